@@ -1,0 +1,399 @@
+"""The run configuration: every key that a YAML file may hold, with its type, range and meaning.
+
+Unknown keys are errors, objects are frozen, unions are told apart by `kind`. Sizes and budgets accept plain
+integers or `10B`, `500M`, `64MiB` (see `Count` and `ByteSize`). Reading a file, with all its problems listed at
+once, is `quadmix.config_reader`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_COUNT_SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_BYTE_SUFFIX = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+def _parse(value: object, suffixes: dict[str, int], wanted: str) -> int:
+    if isinstance(value, bool):
+        raise ValueError(f"found a boolean, wanted {wanted}")
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]+)(?:\.([0-9]+))?\s*([A-Za-z]*)", value.strip())
+        if match and match[3].upper() in suffixes:
+            scale, fraction = suffixes[match[3].upper()], match[2] or ""
+            scaled: int = int(match[1] + fraction) * scale
+            unit = int("1" + "0" * len(fraction))
+            if scaled % unit == 0 and (scale > 1 or not fraction):
+                return scaled // unit
+    raise ValueError(f"found {value!r}, wanted {wanted}")
+
+
+def parse_count(value: object) -> int:
+    """`3`, `"10B"`, `"1.5M"` to an integer; anything else (floats, `1e9`) is refused."""
+    return _parse(value, _COUNT_SUFFIX, "a whole number or a form such as 500M or 10B")
+
+
+def parse_bytes(value: object) -> int:
+    """`4096`, `"64MB"`, `"128MiB"` to an integer number of bytes."""
+    return _parse(value, _BYTE_SUFFIX, "a whole number of bytes or a form such as 64MB or 128MiB")
+
+
+def _check_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"found {value!r}, wanted a name: a letter, then up to 63 letters, digits or underscores")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
+ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Name = Annotated[str, AfterValidator(_check_name)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys refused, values frozen, NaN and infinity refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# ---------------------------------------------------------------------------------------------- input
+
+
+class Columns(Section):
+    """Where the fields of a document are; a dotted path reaches into nested objects (`meta.url`)."""
+
+    id: str | None = "id"
+    text: str = "text"
+    domain: str | None = None
+    tokens: str | None = None
+
+
+class PoolConfig(Section):
+    """The documents to choose from."""
+
+    inputs: tuple[str, ...] = Field(min_length=1)
+    recursive: bool = False
+    columns: Columns = Columns()
+    id_from: Literal["column", "content", "position"] = "column"
+    unit_bytes: ByteSize = 128 * 2**20
+    max_doc_bytes: ByteSize = 64 * 10**6
+    max_id_bytes: ByteSize = 4096
+    max_quarantine_fraction: Fraction = 0.001
+    skip_bad_files: bool = False
+    follow_symlinks: bool = False
+    require_success_marker: bool = False
+
+
+class TargetConfig(Section):
+    """Text that the model should become good at; split in halves by document hash, for search and confirmation."""
+
+    name: Name
+    path: str
+    columns: Columns = Columns()
+    max_docs: Count | None = None
+
+
+class TokenizerConfig(Section):
+    """A Hugging Face `tokenizer.json` or tiktoken ranks; a document ends with `end_token`, which is counted."""
+
+    path: str
+    end_token: str | None = "<|endoftext|>"
+    pattern: str | None = None  # tiktoken only: the pre-tokenisation pattern
+
+
+# ---------------------------------------------------------------------------------------------- annotation
+
+
+class ColumnScorerConfig(Section):
+    """Scores that the input already holds: criterion name -> column path."""
+
+    kind: Literal["columns"]
+    columns: dict[Name, str] = Field(min_length=1)
+    lower_is_better: tuple[Name, ...] = ()
+    ranges: dict[Name, tuple[float, float]] = {}
+
+
+class HeuristicScorerConfig(Section):
+    """Rules of Gopher, C4 and FineWeb as numbers; `outputs` picks from `scorers.heuristics.SIGNALS`."""
+
+    kind: Literal["heuristics"]
+    outputs: tuple[str, ...] = ("heuristic_quality",)
+
+
+class LinearScorerConfig(Section):
+    """A linear classifier on hashed n-grams: trained from positives (DCLM recipe), or loaded from `model`.
+
+    `positives` are paths of documents or `target:<name>` (that target's search half only); negatives are a
+    sample of the pool.
+    """
+
+    kind: Literal["linear"]
+    name: Name
+    positives: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()  # paths; empty means a sample of the pool
+    model: str | None = None
+    buckets: Annotated[int, Field(ge=2**8, le=2**26)] = 2**18
+    ngrams: Annotated[int, Field(ge=1, le=5)] = 2
+    sample_docs: Count = 20_000
+    epochs: Annotated[int, Field(ge=1, le=100)] = 5
+
+    @model_validator(mode="after")
+    def _one_source(self) -> LinearScorerConfig:
+        if bool(self.positives) == bool(self.model):
+            raise ValueError("give either positives (to train) or model (a trained file), not both or neither")
+        return self
+
+
+class PerplexityScorerConfig(Section):
+    """Minus the mean loss in nats per token under a small decoder: higher is more like its training text."""
+
+    kind: Literal["perplexity"]
+    name: Name = "fluency"
+    train_on: tuple[str, ...] = ()  # paths, `target:<name>` or `pool`
+    model: str | None = None
+    train_tokens: Count = 400_000
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
+    proxy: ProxyConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PerplexityScorerConfig:
+        if bool(self.train_on) == bool(self.model):
+            raise ValueError("give either train_on (to train) or model (a trained directory), not both or neither")
+        return self
+
+
+class ColumnDomainConfig(Section):
+    """Domain labels from `pool.columns.domain`."""
+
+    kind: Literal["column"] = "column"
+    allowed: tuple[str, ...] | None = None
+    unknown: Literal["error", "ignore", "default"] = "error"
+    default: str | None = None
+
+
+class LinearDomainConfig(Section):
+    """Domain labels from a linear classifier trained on labelled documents (`label` is their column)."""
+
+    kind: Literal["linear"]
+    labelled: tuple[str, ...] = ()
+    label: str = "domain"
+    model: str | None = None
+    buckets: Annotated[int, Field(ge=2**8, le=2**26)] = 2**18
+    sample_docs: Count = 20_000
+    epochs: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class ClusterDomainConfig(Section):
+    """Domain labels from k-means over hashed TF-IDF + SVD embeddings of a pool sample."""
+
+    kind: Literal["clusters"]
+    k: Annotated[int, Field(ge=2, le=50_000)] = 8
+    dimensions: Annotated[int, Field(ge=2, le=1024)] = 64
+    sample_docs: Count = 20_000
+
+
+ScorerConfig = Annotated[
+    ColumnScorerConfig | HeuristicScorerConfig | LinearScorerConfig | PerplexityScorerConfig,
+    Field(discriminator="kind"),
+]
+DomainConfig = Annotated[
+    ColumnDomainConfig | LinearDomainConfig | ClusterDomainConfig,
+    Field(discriminator="kind"),
+]
+
+
+class AnnotateConfig(Section):
+    """What is put on every document."""
+
+    scorers: tuple[ScorerConfig, ...] = ()
+    domains: DomainConfig = ColumnDomainConfig()
+    leakage: Literal["refuse", "exclude"] = "refuse"
+
+
+# ---------------------------------------------------------------------------------------------- mixture
+
+
+class ParamSpaceConfig(Section):
+    """Ranges of Algorithm 1. `log` draws lambda as 10**(3u) and omega log-uniformly; `paper` as printed."""
+
+    preset: Literal["log", "paper"] = "log"
+    steepness: tuple[float, float] | None = None  # None: the range of the preset
+    cutoff: tuple[float, float] | None = None
+    exponent: tuple[float, float] | None = None
+    floor: tuple[float, float] | None = None
+
+
+class MixtureConfig(Section):
+    """How scores become a mixture: the criteria, the token budget and the rules that every stage shares."""
+
+    criteria: tuple[Name, ...] = Field(min_length=1)
+    budget: Count
+    max_copies: Annotated[int, Field(ge=1, le=1000)] = 4
+    normalise: Literal["quantile", "zscore", "minmax"] = "quantile"
+    rank: Literal["interval", "paper"] = "interval"
+    meet_budget: Literal["omega", "scale"] = "omega"
+    space: ParamSpaceConfig = ParamSpaceConfig()
+
+
+class Theta(Section):
+    """One explicit mixture: merge weights per domain and criterion, and the sampling function of every domain."""
+
+    merge_weights: dict[str, dict[str, Annotated[float, Field(ge=0.0)]]]
+    steepness: dict[str, Annotated[float, Field(ge=0.0, le=1e6)]]
+    cutoff: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]]
+    exponent: dict[str, Annotated[float, Field(ge=0.0, le=16.0)]]
+    floor: dict[str, Annotated[float, Field(ge=0.0, le=1000.0)]]
+
+
+class ProxyConfig(Section):
+    """Sizes and optimiser of a decoder proxy (RoPE, SwiGLU, RMSNorm, tied head).
+
+    The preset sets every field that is not given; `custom` is `tiny` with sizes of one's own, all of which must be given.
+    `tiny` learns most from 200k-300k tokens on one core; `regmix_1m` is RegMix's (arXiv 2407.01492) proxy.
+    """
+
+    preset: Literal["tiny", "regmix_1m", "custom"] = "tiny"
+    d_model: Annotated[int, Field(ge=8, le=8192)] = 64
+    layers: Annotated[int, Field(ge=1, le=128)] = 2
+    heads: Annotated[int, Field(ge=1, le=128)] = 2
+    d_ff: Annotated[int, Field(ge=8, le=65536)] = 192
+    seq_len: Annotated[int, Field(ge=8, le=65536)] = 64
+    batch: Annotated[int, Field(ge=1, le=65536)] = 8  # sequences per optimiser step
+    optimiser: Literal["adamw", "muon"] = "muon"
+    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    embedding_lr: Annotated[float, Field(gt=0.0, le=1.0)] = 4e-3  # muon only: AdamW's rate for embedding and gains
+    warmup: Annotated[int, Field(ge=0)] = 20  # steps, at most a tenth of all
+    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+    clip: Annotated[float, Field(gt=0.0)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: object) -> object:
+        if isinstance(given, dict) and isinstance(given.get("preset"), str):
+            return {**PROXY_PRESETS.get(given["preset"], {}), **given}
+        return given
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> ProxyConfig:
+        missing = [name for name in PROXY_SIZES if name not in self.model_fields_set]
+        if self.preset == "custom" and missing:
+            raise ValueError(f"`preset: custom` needs {', '.join(missing)}")
+        if self.d_model % (2 * self.heads):
+            raise ValueError(f"found d_model {self.d_model} and heads {self.heads}, wanted heads of equal, even width")
+        return self
+
+
+PROXY_SIZES = ("d_model", "layers", "heads", "d_ff", "seq_len", "batch")
+# `tiny` is the defaults above
+PROXY_PRESETS: dict[str, dict[str, object]] = {
+    "regmix_1m": {
+        "d_model": 256,
+        "layers": 2,
+        "heads": 8,
+        "d_ff": 512,
+        "seq_len": 2048,
+        "batch": 512,
+        "optimiser": "adamw",
+        "lr": 4e-4,
+        "warmup": 100,
+    },
+}
+
+
+class RegressorConfig(Section):
+    """What maps mixtures to losses. `realised` features: share, mean quality and repeats of each domain."""
+
+    kind: Literal["lightgbm"] = "lightgbm"
+    preset: Literal["small", "regmix"] = "small"
+    features: Literal["realised", "theta"] = "realised"
+    folds: Annotated[int, Field(ge=2, le=50)] = 5
+
+
+class ConfirmConfig(Section):
+    """Fresh proxies for the proposal and its rivals, on the half of each target that the search never saw."""
+
+    seeds: Annotated[int, Field(ge=3, le=100)] = 4
+    rivals: tuple[Literal["natural", "uniform", "topk", "best_observed", "argmin"], ...] = (
+        "natural",
+        "uniform",
+        "topk",
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+
+
+class SearchConfig(Section):
+    """The swarm of proxies and what is made of it."""
+
+    trials: Annotated[int, Field(ge=8, le=100_000)] = 56
+    tokens_per_trial: Count = 200_000
+    trials_per_task: Annotated[int, Field(ge=1, le=1024)] = 1
+    pool_tokens: Count = 200 * 10**6  # documents tokenised for proxies: a sample by document hash of at most this size
+    proxy: ProxyConfig = ProxyConfig()
+    regressor: RegressorConfig = RegressorConfig()
+    objective: dict[Name, Annotated[float, Field(gt=0.0)]] | None = None  # weight per target; equal when absent
+    candidates: Count = 100_000
+    finalists: Count = 2_000
+    average_top: Annotated[int, Field(ge=1, le=10_000)] = 10
+    eval_tokens: Count = 40_000  # per target and half, at most
+    confirm: ConfirmConfig = ConfirmConfig()
+
+
+class SelectConfig(Section):
+    """What is published. `winner` is the confirmed winner of the search; a theta makes the search unnecessary."""
+
+    mixture: Literal["winner", "proposal", "natural", "uniform", "topk", "theta"] = "winner"
+    theta: Theta | None = None
+    criterion: Name | None = None  # for topk
+
+    @model_validator(mode="after")
+    def _theta_named(self) -> SelectConfig:
+        if (self.mixture == "theta") != (self.theta is not None):
+            raise ValueError("`theta` must be given when, and only when, `mixture: theta`")
+        if self.mixture == "topk" and self.criterion is None:
+            raise ValueError("`mixture: topk` needs `criterion`, the score to rank by")
+        return self
+
+
+# ---------------------------------------------------------------------------------------------- engines and run
+
+
+class LocalEngineConfig(Section):
+    """A process pool on this machine."""
+
+    kind: Literal["local"] = "local"
+    workers: Annotated[int, Field(ge=1, le=4096)] | None = None  # None: one per core
+
+
+class SparkEngineConfig(Section):
+    """Spark as scheduler; `master` None means the one that spark-submit gave."""
+
+    kind: Literal["spark"]
+    master: str | None = None
+    conf: dict[str, str] = {}
+
+
+EngineConfig = Annotated[LocalEngineConfig | SparkEngineConfig, Field(discriminator="kind")]
+
+
+class RunConfig(Section):
+    """A whole run: where it writes, what it reads, and one section a stage."""
+
+    output: str
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    engine: EngineConfig = LocalEngineConfig()
+    pool: PoolConfig
+    targets: tuple[TargetConfig, ...] = ()
+    tokenizer: TokenizerConfig | None = None
+    annotate: AnnotateConfig = AnnotateConfig()
+    mixture: MixtureConfig
+    search: SearchConfig | None = None
+    select: SelectConfig = SelectConfig()
+
+
+PerplexityScorerConfig.model_rebuild()

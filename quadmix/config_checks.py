@@ -1,0 +1,310 @@
+"""What no single key can show: names that must exist elsewhere, sections that need each other, paths that meet.
+
+Each check takes the sections it needs and yields (path, sentence); it is skipped when one of them is already
+known to be wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path as FilePath
+from typing import Any
+
+from quadmix.config import (
+    AnnotateConfig,
+    ClusterDomainConfig,
+    ColumnDomainConfig,
+    ColumnScorerConfig,
+    EngineConfig,
+    HeuristicScorerConfig,
+    LinearDomainConfig,
+    LinearScorerConfig,
+    LocalEngineConfig,
+    MixtureConfig,
+    PerplexityScorerConfig,
+    PoolConfig,
+    ProxyConfig,
+    ScorerConfig,
+    SearchConfig,
+    SelectConfig,
+    TargetConfig,
+    TokenizerConfig,
+)
+from quadmix.strict_yaml import Path
+
+Problem = tuple[Path, str]
+Targets = tuple[TargetConfig, ...]
+
+_UNSAFE_MODELS = {".pkl", ".pickle", ".joblib", ".npy", ".pt", ".pth", ".ckpt", ".bin"}
+_RUN_MARKS = ("run.lock", "stages", "CURRENT.json")
+_MASTER = re.compile(r"local(\[(\*|[1-9][0-9]*)(,[1-9][0-9]*)?\])?|spark://.+|k8s://.+|yarn")
+
+
+def cross_checks(sections: Mapping[str, Any]) -> Iterator[Problem]:
+    """All problems between sections; `sections` holds those that are right in themselves, by their key."""
+    for needs, check in _CHECKS:
+        if all(name in sections for name in needs):
+            yield from check(*(sections[name] for name in needs))
+
+
+def produced_criteria(scorers: Iterable[ScorerConfig]) -> list[tuple[int, str]]:
+    """(index of the scorer, criterion) of everything the configured scorers put on a document."""
+    return [(index, name) for index, scorer in enumerate(scorers) for name in _outputs(scorer)]
+
+
+def _outputs(scorer: ScorerConfig) -> tuple[str, ...]:
+    if isinstance(scorer, ColumnScorerConfig):
+        return tuple(scorer.columns)
+    if isinstance(scorer, HeuristicScorerConfig):
+        return scorer.outputs
+    return (scorer.name,)
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+def _criteria(annotate: AnnotateConfig, mixture: MixtureConfig) -> Iterator[Problem]:
+    produced = produced_criteria(annotate.scorers)
+    names = [name for _, name in produced]
+    for position, (index, name) in enumerate(produced):
+        if name in names[:position]:
+            yield ("annotate", "scorers", index), f"found criterion {name!r} a second time, wanted each name once"
+    for index, name in enumerate(mixture.criteria):
+        if name in mixture.criteria[:index]:
+            yield ("mixture", "criteria", index), f"found {name!r} a second time, wanted each criterion once"
+        elif name not in names:
+            yield ("mixture", "criteria", index), _unknown(name, names, "a criterion of annotate.scorers")
+
+
+def _target_names(targets: Targets) -> Iterator[Problem]:
+    names = [target.name for target in targets]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield ("targets", index, "name"), f"found {name!r} a second time, wanted each name once"
+
+
+def _references(annotate: AnnotateConfig, targets: Targets) -> Iterator[Problem]:
+    names = [target.name for target in targets]
+    for index, scorer in enumerate(annotate.scorers):
+        for key in ("positives", "negatives", "train_on"):
+            for entry, reference in enumerate(getattr(scorer, key, ())):
+                name = reference.removeprefix("target:")
+                if name != reference and name not in names:
+                    path: Path = ("annotate", "scorers", index, key, entry)
+                    yield path, _unknown(name, names, "the name of a target")
+
+
+def _scorer_details(annotate: AnnotateConfig) -> Iterator[Problem]:
+    for index, scorer in enumerate(annotate.scorers):
+        if not isinstance(scorer, ColumnScorerConfig):
+            continue
+        path: Path = ("annotate", "scorers", index)
+        for entry, name in enumerate(scorer.lower_is_better):
+            if name not in scorer.columns:
+                yield (*path, "lower_is_better", entry), _unknown(name, scorer.columns, "a criterion of this scorer")
+        for name, (low, high) in scorer.ranges.items():
+            if name not in scorer.columns:
+                yield (*path, "ranges", name), _unknown(name, scorer.columns, "a criterion of this scorer")
+            elif not low < high:
+                yield (*path, "ranges", name), f"found [{low}, {high}], wanted the smaller bound first"
+
+
+def _selection(select: SelectConfig, mixture: MixtureConfig) -> Iterator[Problem]:
+    if select.criterion is not None and select.criterion not in mixture.criteria:
+        yield ("select", "criterion"), _unknown(select.criterion, mixture.criteria, "one of mixture.criteria")
+    if select.theta is None:
+        return
+    domains = set(select.theta.merge_weights)
+    for domain, weights in select.theta.merge_weights.items():
+        path: Path = ("select", "theta", "merge_weights", domain)
+        for name in weights:
+            if name not in mixture.criteria:
+                yield (*path, name), _unknown(name, mixture.criteria, "one of mixture.criteria")
+        if sum(weights.values()) <= 0:
+            yield path, "found merge weights that sum to 0, wanted at least one above 0"
+    for key in ("steepness", "cutoff", "exponent", "floor"):
+        given = set(getattr(select.theta, key))
+        if given != domains:
+            odd = ", ".join(sorted(given ^ domains))
+            yield ("select", "theta", key), f"wanted the same domains as merge_weights; not in both: {odd}"
+
+
+# ---------------------------------------------------------------------------------------------- sections
+
+
+def _search_needed(select: SelectConfig, search: SearchConfig | None) -> Iterator[Problem]:
+    if search is None and select.mixture in ("winner", "proposal"):
+        text = f"missing, but select.mixture is {select.mixture!r}; add the section or choose natural, topk or theta"
+        yield ("search",), text
+
+
+def _search_sizes(
+    search: SearchConfig | None, targets: Targets, tokenizer: TokenizerConfig | None
+) -> Iterator[Problem]:
+    if search is None:
+        return
+    if not targets:
+        yield ("targets",), "missing, but a search needs at least one target to measure its proxies on"
+    if tokenizer is None:
+        yield ("tokenizer",), "missing, but a search trains proxies on tokens"
+    names = [target.name for target in targets]
+    for name in search.objective or {}:
+        if name not in names:
+            yield ("search", "objective", name), _unknown(name, names, "the name of a target")
+    if search.objective == {}:
+        yield ("search", "objective"), "found no target, wanted at least one (or leave the key out: all count alike)"
+    sizes = {"average_top": search.average_top, "finalists": search.finalists, "candidates": search.candidates}
+    for (small, fewer), (large, more) in pairwise(sizes.items()):
+        if fewer > more:
+            yield ("search", small), f"found {fewer:,}, wanted at most search.{large}, which is {more:,}"
+    if search.tokens_per_trial > search.pool_tokens:
+        text = f"found {search.tokens_per_trial:,}, wanted at most search.pool_tokens, which is {search.pool_tokens:,}"
+        yield ("search", "tokens_per_trial"), text
+    yield from _heads(search.proxy, ("search", "proxy"))
+
+
+def _tokens(pool: PoolConfig, annotate: AnnotateConfig, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
+    if tokenizer is None and pool.columns.tokens is None:
+        yield ("tokenizer",), "missing: wanted a tokenizer, or pool.columns.tokens where tokens are already counted"
+    for index, scorer in enumerate(annotate.scorers):
+        if isinstance(scorer, PerplexityScorerConfig):
+            if tokenizer is None:
+                yield ("annotate", "scorers", index), "found a perplexity scorer, which needs the section `tokenizer`"
+            if scorer.proxy is not None:
+                yield from _heads(scorer.proxy, ("annotate", "scorers", index, "proxy"))
+
+
+def _heads(proxy: ProxyConfig, path: Path) -> Iterator[Problem]:
+    if proxy.preset == "custom" and (proxy.d_model % proxy.heads or proxy.d_model // proxy.heads % 2):
+        text = f"found {proxy.heads} heads of d_model {proxy.d_model}, wanted an even width for every head (RoPE)"
+        yield (*path, "heads"), text
+
+
+def _domains(annotate: AnnotateConfig, pool: PoolConfig) -> Iterator[Problem]:
+    domains = annotate.domains
+    path: Path = ("annotate", "domains")
+    if isinstance(domains, ColumnDomainConfig):
+        if pool.columns.domain is None:
+            text = "missing, but annotate.domains takes labels from a column; name it, or use kind linear or clusters"
+            yield ("pool", "columns", "domain"), text
+        if domains.unknown == "default" and domains.default is None:
+            yield (*path, "default"), "missing, wanted a domain name since `unknown: default`"
+        if domains.default is not None and domains.unknown != "default":
+            yield (*path, "default"), f"found {domains.default!r}, which does nothing unless `unknown: default`"
+        if domains.unknown != "error" and domains.allowed is None:
+            text = f"missing: without it no domain is unknown and `unknown: {domains.unknown}` does nothing"
+            yield (*path, "allowed"), text
+    elif isinstance(domains, LinearDomainConfig) and bool(domains.labelled) == bool(domains.model):
+        yield path, "wanted either `labelled` (to train) or `model` (a trained file), not both or neither"
+
+
+def _ranges(mixture: MixtureConfig) -> Iterator[Problem]:
+    limits = {"steepness": (0.0, 1e6), "cutoff": (0.0, 1.0), "exponent": (0.0, 16.0), "floor": (0.0, 1000.0)}
+    for name, (least, most) in limits.items():
+        if getattr(mixture.space, name) is None:
+            continue
+        low, high = getattr(mixture.space, name)
+        path: Path = ("mixture", "space", name)
+        if not low <= high:
+            yield path, f"found [{low}, {high}], wanted the smaller bound first"
+        elif low < least or high > most:
+            yield path, f"found [{low}, {high}], wanted bounds within [{least:g}, {most:g}]"
+        elif name in ("steepness", "cutoff") and mixture.space.preset == "log" and low <= 0:
+            yield path, f"found [{low}, {high}], wanted bounds above 0: preset `log` draws it on a log scale"
+
+
+def _engine(engine: EngineConfig) -> Iterator[Problem]:
+    if isinstance(engine, LocalEngineConfig):
+        return
+    if engine.master is not None and not _MASTER.fullmatch(engine.master):
+        wanted = "local[N], spark://host:port, k8s://..., yarn, or no key under spark-submit"
+        yield ("engine", "master"), f"found {engine.master!r}, wanted {wanted}"
+    for key in engine.conf:
+        if not key.startswith("spark."):
+            yield ("engine", "conf", key), "found a property that is not Spark's, wanted names that begin with `spark.`"
+        elif key == "spark.master":
+            yield ("engine", "conf", key), "wanted the master in engine.master, not among the properties"
+
+
+# ---------------------------------------------------------------------------------------------- paths
+
+
+def _paths(annotate: AnnotateConfig, targets: Targets, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
+    for path, value in _named_paths(annotate, targets, tokenizer):
+        if FilePath(value).suffix.lower() in _UNSAFE_MODELS:
+            yield path, f"UNSUPPORTED_FORMAT: found {value!r}, whose format can run code; use safetensors or json"
+        elif "://" not in value and not FilePath(value).exists():
+            yield path, f"found {value!r}, which does not exist (working directory: {FilePath.cwd()})"
+
+
+def _named_paths(annotate: AnnotateConfig, targets: Targets, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
+    """(path of the key, file or directory it names), the pool's inputs apart: the inventory looks at those."""
+    for index, target in enumerate(targets):
+        yield ("targets", index, "path"), target.path
+    if tokenizer is not None:
+        yield ("tokenizer", "path"), tokenizer.path
+    for index, scorer in enumerate(annotate.scorers):
+        if isinstance(scorer, LinearScorerConfig | PerplexityScorerConfig):
+            yield from _model_paths(scorer, ("annotate", "scorers", index))
+    if not isinstance(annotate.domains, ColumnDomainConfig | ClusterDomainConfig):
+        yield from _model_paths(annotate.domains, ("annotate", "domains"))
+
+
+def _model_paths(section: Any, path: Path) -> Iterator[Problem]:
+    if section.model is not None:
+        yield (*path, "model"), section.model
+    for key in ("positives", "negatives", "train_on", "labelled"):
+        for entry, value in enumerate(getattr(section, key, ())):
+            if not value.startswith("target:") and value != "pool":
+                yield (*path, key, entry), value
+
+
+def _output(output: str, pool: PoolConfig) -> Iterator[Problem]:
+    """The output must be a place of its own: nothing of the user's is in it and it is in nothing of theirs."""
+    if not output.strip() or output.startswith("~"):
+        yield ("output",), f"UNSAFE_OUTPUT: found {output!r}, wanted a directory, written out (`~` is not expanded)"
+        return
+    if "://" in output:
+        yield ("output",), f"found {output!r}, wanted a directory of a file system that every worker sees"
+        return
+    place = FilePath(output).resolve()
+    if place in (FilePath("/"), FilePath.home().resolve(), FilePath.cwd()):
+        yield ("output",), f"UNSAFE_OUTPUT: found {output!r}, which is {place}; wanted a directory of its own"
+    elif place.exists() and not place.is_dir():
+        yield ("output",), f"UNSAFE_OUTPUT: found {output!r}, which is a file; wanted a directory"
+    elif place.is_dir() and not any((place / mark).exists() for mark in _RUN_MARKS) and any(place.iterdir()):
+        text = f"UNSAFE_OUTPUT: found {output!r}, which holds files of something else; wanted a new directory"
+        yield ("output",), text
+    for index, entry in enumerate(pool.inputs):
+        if "://" not in entry:
+            source = FilePath(entry).resolve()
+            if place == source or source in place.parents or place in source.parents:
+                text = f"UNSAFE_OUTPUT: found {output!r}, which lies in, around or at pool.inputs.{index} ({entry!r})"
+                yield ("output",), text
+
+
+def _unknown(name: str, known: Iterable[str], wanted: str) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"found {name!r}, wanted {wanted} ({', '.join(names) or 'there is none'}){hint}"
+
+
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = (
+    (("output", "pool"), _output),
+    (("engine",), _engine),
+    (("targets",), _target_names),
+    (("pool", "annotate", "tokenizer"), _tokens),
+    (("annotate", "pool"), _domains),
+    (("annotate",), _scorer_details),
+    (("annotate", "targets"), _references),
+    (("annotate", "targets", "tokenizer"), _paths),
+    (("annotate", "mixture"), _criteria),
+    (("mixture",), _ranges),
+    (("search", "targets", "tokenizer"), _search_sizes),
+    (("select", "search"), _search_needed),
+    (("select", "mixture"), _selection),
+)

@@ -1,0 +1,83 @@
+"""The contract of selectors: fit on a small summary, then a frozen plan tells stratum, key and step of each document.
+
+The budget engine (`core.budget`, `stages.budgeting`) does the rest (algorithms.md, section 6): copy k = 0, 1, ... of
+document x has key_x + k * step_x; in each stratum the copies with the smallest keys are taken, ties by document
+hash, until the prefix is nearest to the stratum's quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class DocBatch:
+    """What a plan sees of a batch of n documents, all of status ok."""
+
+    doc_hash: NDArray[np.uint64]  # (n,)
+    domain: NDArray[np.int32]  # (n,) index into the pool's domain names
+    n_tokens: NDArray[np.int64]  # (n,)
+    scores: NDArray[np.float32]  # (n, n_criteria), higher is better, in the order of the plan's criteria
+    memo: dict[str, NDArray[Any]] = field(default_factory=dict, compare=False, repr=False)
+
+    def remember(self, name: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """A column that several methods of one plan need, computed once a batch."""
+        if name not in self.memo:
+            self.memo[name] = compute()
+        return self.memo[name]
+
+    def __len__(self) -> int:
+        return int(self.doc_hash.size)
+
+
+class SelectionPlan(Protocol):
+    """Frozen, picklable, stateless."""
+
+    @property
+    def selector(self) -> str: ...
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Score columns that the plan reads."""
+        ...
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """Names; the index is the stratum. Sorted, since residuals carry over in name order."""
+        ...
+
+    @property
+    def quotas(self) -> Mapping[int, int]:
+        """Stratum -> tokens."""
+        ...
+
+    @property
+    def max_copies(self) -> int: ...
+
+    def stratum(self, batch: DocBatch) -> NDArray[np.int32]:
+        """(n,) stratum, -1 = not eligible."""
+        ...
+
+    def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) float64, smaller is taken first; `u` is the document's draw."""
+        ...
+
+    def step(self, batch: DocBatch) -> NDArray[np.float64]:
+        """(n,) float64 > 0, the next copy's key minus this one's; inf = at most one copy."""
+        ...
+
+    def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
+        """Further manifest columns of this selector, (n,) each (QuaDMix: expected_copies, quality_rank)."""
+        ...
+
+    def window(self, stratum: int) -> tuple[float, float] | None:
+        """Keys between which the cut is expected, where the plan knows; saves a pass, never changes a result."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest records of the plan, enough to recompute it from the annotations."""
+        ...

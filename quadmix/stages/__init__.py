@@ -1,0 +1,1 @@
+"""What each job does, on either engine."""

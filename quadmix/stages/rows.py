@@ -1,0 +1,78 @@
+"""Reading annotation files as batches that plans understand: documents of status ok, a row group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from quadmix.errors import InputError
+from quadmix.schema import DOC_HASH, DOMAIN, N_TOKENS, OK, STATUS, score_column
+from quadmix.selectors.base import DocBatch
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Which columns to read, and the pool's domain names that give domains their index."""
+
+    domains: tuple[str, ...]
+    criteria: tuple[str, ...]
+    extra: tuple[str, ...] = ()
+
+    def batches(self, path: str) -> Iterator[tuple[DocBatch, pa.Table]]:
+        """(documents of status ok, their further columns `extra`), one row group at a time, in input order."""
+        columns = [DOC_HASH, N_TOKENS, DOMAIN, STATUS, *map(score_column, self.criteria)]
+        columns += [name for name in self.extra if name not in columns]
+        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=columns, use_threads=False)
+                kept = _ok_rows(table[STATUS])
+                if kept is not None:
+                    table = table.take(kept)
+                yield self._batch(table, path), table.select(list(self.extra))
+
+    def _batch(self, table: pa.Table, path: str) -> DocBatch:
+        scores = np.empty((table.num_rows, len(self.criteria)), dtype=np.float32, order="F")
+        for column, name in enumerate(self.criteria):
+            scores[:, column] = _numpy(table[score_column(name)])
+        return DocBatch(
+            _numpy(table[DOC_HASH]), self._domain_codes(table[DOMAIN], path), _numpy(table[N_TOKENS]), scores
+        )
+
+    def _domain_codes(self, column: pa.ChunkedArray, path: str) -> NDArray[np.int32]:
+        place = {name: index for index, name in enumerate(self.domains)}
+        codes = np.empty(len(column), dtype=np.int32)
+        start = 0
+        for chunk in column.chunks:
+            if not pa.types.is_dictionary(chunk.type):
+                chunk = chunk.dictionary_encode()
+            names: Sequence[str] = chunk.dictionary.to_pylist()
+            mapping = np.array([place.get(name, -1) for name in names] or [0], dtype=np.int32)
+            mine = mapping[_numpy(chunk.indices)]
+            if mine.size and int(mine.min()) < 0:
+                unknown = sorted({name for name in names if name not in place})
+                raise InputError(f"{path}: domains {unknown} are not in the pool's summary; run annotate again")
+            codes[start : start + len(chunk)] = mine
+            start += len(chunk)
+        return codes
+
+
+def _ok_rows(status: pa.ChunkedArray) -> pa.Array | None:
+    """Row numbers of status ok; None when every row is."""
+    ok = pc.equal(status.cast(pa.string()) if pa.types.is_dictionary(status.type) else status, OK)
+    if pc.all(ok).as_py() is not False:
+        return None
+    return pa.array(np.flatnonzero(ok.combine_chunks().to_numpy(zero_copy_only=False)))
+
+
+def _numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
+    values: NDArray[Any] = (
+        column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    )
+    return values

@@ -1,0 +1,291 @@
+"""The select stage: a mixture becomes a plan, the plan an exact set of copies, the copies a published manifest.
+
+Three passes over the annotations at most: score maps and quality ranks (QuaDMix only), the cut of every stratum, the
+parts. The driver sees histograms, at most a few candidates a stratum, and one line a part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from quadmix import __version__
+from quadmix.config import RunConfig, Theta
+from quadmix.core.budget import Cut, Settled
+from quadmix.engine.base import Engine
+from quadmix.errors import InputError, QuadmixError, VerificationError
+from quadmix.manifest.model import (
+    Annotations,
+    Artefact,
+    Input,
+    Manifest,
+    Part,
+    Share,
+    Tally,
+    portable_config,
+    software_versions,
+)
+from quadmix.manifest.publish import publish
+from quadmix.progress import Progress
+from quadmix.schema import DOC_ID, ROW, SHARD
+from quadmix.search.result import SearchResult
+from quadmix.selectors.base import SelectionPlan
+from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan
+from quadmix.stages.annotate import Annotated
+from quadmix.stages.budgeting import find_cuts
+from quadmix.stages.emit import Emitted, EmitTask
+from quadmix.stages.fitting import fit_theta
+from quadmix.stages.records import FileEntry, StageRecord, begin, commit, find, record_digest, stage_fingerprint
+from quadmix.stages.rows import RowReader
+
+PURPOSE = "select"
+# annotation rows that one task of a pass reads, whole files: also about the rows a manifest part is made from
+PACK_ROWS = 500_000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which mixture is published, and why in words."""
+
+    kind: str  # quadmix | natural | uniform | topk
+    why: str
+    theta: Theta | None = None
+    criterion: str | None = None
+
+
+def select(
+    config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated, search: SearchResult | None
+) -> Manifest:
+    """Select exactly `mixture.budget` tokens (to half a document) and publish the manifest.
+
+    Raises BudgetError before any pass when the budget is out of reach; InputError when nothing is selected.
+    """
+    root = Path(config.output)
+    choice = choose(config, search)
+    progress.say(f"select: {choice.why}")
+    parts = _identity(config, annotated, choice)
+    reuse = find(root, "select", parts)
+    progress.say(reuse.why)
+    directory = begin(root, "select", parts) if reuse.record is None else None
+    record = reuse.record or _run(config, engine, annotated, choice, directory, parts)
+    if reuse.record is None:
+        commit(root, record)
+    folder = root / "stages" / f"select-{record.fingerprint[:16]}"
+    manifest = _manifest(config, annotated, record)
+    published = publish(root, manifest, {entry.path: folder / entry.path for entry in record.files})
+    off = published.realised_tokens - published.requested_tokens
+    progress.say(
+        f"select: {published.documents:,} documents, {published.realised_tokens:,} tokens of {published.requested_tokens:,} "
+        f"asked ({off:+,}); manifest {published.digest[:16]}"
+    )
+    return published
+
+
+def choose(config: RunConfig, search: SearchResult | None) -> Choice:
+    """The mixture that the config asks for; `winner` and `proposal` come from the search."""
+    wanted = config.select
+    if wanted.mixture == "theta":
+        return Choice("quadmix", "the theta of the config", theta=wanted.theta)
+    if wanted.mixture in ("natural", "uniform", "topk"):
+        return Choice(wanted.mixture, f"{wanted.mixture}, as the config says", criterion=wanted.criterion)
+    if search is None:
+        raise QuadmixError(f"select.mixture: {wanted.mixture} needs a search; add a search section or name a theta")
+    if wanted.mixture == "proposal":
+        return Choice("quadmix", "the search's proposal, as the config says", theta=search.proposal.theta.as_config())
+    winner = search.winner
+    if winner is None:
+        raise QuadmixError("select.mixture: winner, but every confirmation proxy failed; see the search's report")
+    theta = winner.theta.as_config() if winner.theta else None
+    kind = "quadmix" if theta else winner.kind
+    return Choice(kind, f"the confirmed winner, {winner.name}", theta=theta, criterion=winner.criterion)
+
+
+def packs(files: Sequence[str]) -> list[list[str]]:
+    """Annotation files in unit order, bundled into groups of about PACK_ROWS rows: a function of the annotations alone."""
+    groups: list[list[str]] = []
+    rows = PACK_ROWS
+    for path in files:
+        if rows >= PACK_ROWS:
+            groups.append([])
+            rows = 0
+        groups[-1].append(path)
+        rows += pq.read_metadata(path).num_rows
+    return groups
+
+
+def _identity(config: RunConfig, annotated: Annotated, choice: Choice) -> dict[str, str]:
+    return {
+        "version": __version__,
+        "annotations": record_digest(annotated.record),
+        "config.mixture": config.mixture.model_dump_json(exclude={"space"}),
+        "seed": str(config.seed),
+        "choice": json.dumps(
+            {
+                "kind": choice.kind,
+                "criterion": choice.criterion,
+                "theta": choice.theta.model_dump() if choice.theta else None,
+            },
+            sort_keys=True,
+        ),
+    }
+
+
+def make_plan(
+    config: RunConfig, engine: Engine, groups: Sequence[Sequence[str]], annotated: Annotated, choice: Choice
+) -> SelectionPlan:
+    """Fit the chosen mixture; BudgetError when it cannot meet the budget."""
+    summary, mixture = annotated.summary, config.mixture
+    if choice.kind == "natural":
+        return natural_plan(summary.tokens, mixture.budget, mixture.max_copies)
+    if choice.kind == "uniform":
+        return uniform_plan(summary.domains, summary.tokens, mixture.budget, mixture.max_copies)
+    if choice.kind == "topk":
+        assert choice.criterion is not None  # checked by the config
+        return topk_plan(choice.criterion, summary.tokens, mixture.budget)
+    assert choice.theta is not None
+    return fit_theta(engine, groups, summary, mixture, choice.theta)
+
+
+def _run(
+    config: RunConfig,
+    engine: Engine,
+    annotated: Annotated,
+    choice: Choice,
+    directory: Path | None,
+    parts: Mapping[str, str],
+) -> StageRecord:
+    assert directory is not None
+    groups = packs(annotated.files)
+    plan = make_plan(config, engine, groups, annotated, choice)
+    shared = engine.share(plan)
+    domains = annotated.summary.domains
+    settled = find_cuts(
+        engine, plan, shared, groups, RowReader(domains, plan.criteria), seed=config.seed, purpose=PURPOSE
+    )
+    cuts = engine.share({stratum: outcome.cut for stratum, outcome in settled.items()})
+    reader = RowReader(domains, plan.criteria, (DOC_ID, SHARD, ROW))
+    task = EmitTask(shared, cuts, reader, str(directory), config.seed, PURPOSE)
+    results = dict(engine.map(task, list(enumerate(groups)), label="select: writing the manifest", size=_pack_size))
+    emitted = [results[index] for index in range(len(groups))]
+    _check_sums(settled, emitted)
+    files = tuple(FileEntry(one.file, one.rows, one.bytes, one.sha256) for one in emitted if one.file)
+    return StageRecord(
+        "select", stage_fingerprint("select", parts), dict(parts), files, _summary(plan, settled, emitted, domains)
+    )
+
+
+def _pack_size(item: tuple[int, Sequence[str]]) -> int:
+    return len(item[1])
+
+
+def _check_sums(settled: Mapping[int, Settled], emitted: Sequence[Emitted]) -> None:
+    """What the cuts promised is what was written."""
+    wanted = sum(outcome.taken for outcome in settled.values())
+    written = sum(int(one.tokens.sum()) for one in emitted)
+    if wanted != written:
+        raise VerificationError(
+            f"select: the cuts take {wanted:,} tokens, the parts hold {written:,}; nothing was published. "
+            "The annotations changed between two passes, or this is a bug: run again, then report it"
+        )
+    if not written:
+        raise InputError("select: the mixture selects no document; nothing was published")
+
+
+def _summary(
+    plan: SelectionPlan, settled: Mapping[int, Settled], emitted: Sequence[Emitted], domains: tuple[str, ...]
+) -> dict[str, Any]:
+    documents, copies, tokens, repeats, left_out = (
+        np.sum([getattr(one, name) for one in emitted], axis=0)
+        for name in ("documents", "copies", "tokens", "repeats", "left_out")
+    )
+    strata = {
+        plan.strata[index]: {
+            "quota": outcome.quota,
+            "taken": outcome.taken,
+            "cut_key": _finite(outcome.cut),
+            "cut_hash": str(outcome.cut.hash),
+        }
+        for index, outcome in settled.items()
+    }
+    return {
+        "plan": {
+            **plan.describe(), "purpose": PURPOSE, "domains": list(domains),
+            "part_rows": PACK_ROWS, "tokens_of_parts": [int(one.tokens.sum()) for one in emitted if one.file],
+            "strata": strata,
+        },
+        "domains": {
+            name: {"documents": int(documents[i]), "copies": int(copies[i]), "tokens": int(tokens[i])}
+            for i, name in enumerate(domains)
+        },
+        "repeats": {str(count): int(docs) for count, docs in enumerate(repeats) if docs and count},
+        "left_out": {
+            "NOT_ELIGIBLE": {"docs": int(left_out[0, 0]), "tokens": int(left_out[0, 1])},
+            "BEYOND_CUT": {"docs": int(left_out[1, 0]), "tokens": int(left_out[1, 1])},
+        },
+    }  # fmt: skip
+
+
+def _finite(cut: Cut) -> float | str:
+    """JSON has no infinities: `all` and `none` stand for them."""
+    if np.isinf(cut.key):
+        return "all" if cut.key > 0 else "none"
+    return cut.key
+
+
+def _manifest(config: RunConfig, annotated: Annotated, record: StageRecord) -> Manifest:
+    summary, pool = record.summary, annotated.summary
+    plan = dict(summary["plan"])
+    part_tokens = plan.pop("tokens_of_parts")
+    by_domain = "pool" not in plan["strata"]
+    domains = {
+        name: Share(
+            requested=plan["strata"][name]["quota"] if by_domain and name in plan["strata"] else None,
+            realised=found["tokens"],
+            documents=found["documents"],
+            copies=found["copies"],
+            available=int(pool.tokens[pool.domains.index(name)]),
+        )
+        for name, found in summary["domains"].items()
+    }
+    realised = sum(share.realised for share in domains.values())
+    documents = sum(share.documents for share in domains.values())
+    copies = sum(share.copies for share in domains.values())
+    whole = Share(config.mixture.budget, realised, documents, copies, pool.total_tokens)
+    upstream = annotated.record.summary
+    return Manifest(
+        run_fingerprint=record.fingerprint,
+        seed=config.seed,
+        selector=plan["kind"],
+        requested_tokens=config.mixture.budget,
+        realised_tokens=realised,
+        documents=documents,
+        copies=copies,
+        domains=domains,
+        selectors={plan["kind"]: whole},
+        repeats={int(count): docs for count, docs in summary["repeats"].items()},
+        quarantine={reason: Tally(**found) for reason, found in upstream["quarantine"].items()},
+        exclusions={rule: Tally(**found) for rule, found in summary["left_out"].items()},
+        inputs=tuple(Input(**entry) for entry in upstream["inputs"]),
+        config=portable_config(config.model_dump(mode="json")),
+        software=software_versions(),
+        annotations=Annotations(
+            folder=f"stages/annotate-{annotated.record.fingerprint[:16]}",
+            fingerprint=annotated.record.fingerprint,
+            files=tuple(
+                Artefact(entry.path, entry.rows, entry.bytes, entry.sha256)
+                for entry in annotated.record.files
+                if Path(entry.path).name in {Path(path).name for path in annotated.files}
+            ),
+        ),
+        plan=plan,
+        files=tuple(
+            Part(entry.path, entry.rows, tokens, entry.bytes, entry.sha256)
+            for entry, tokens in zip(record.files, part_tokens, strict=True)
+        ),
+    )
