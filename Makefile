@@ -1,0 +1,45 @@
+# `make demo` and `make test` need nothing but Python 3.11+ with venv; each builds what it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra/constraints.txt
+
+.PHONY: demo test test-long lint bench clean
+
+$(VENV)/.demo: pyproject.toml infra/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e ".[score,search,report]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) -e ".[all,test,lint]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) -e ".[all,test,lint,bench]"
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/quadmix run configs/quickstart.yaml
+
+test: $(VENV)/.test
+	sh infra/ensure_java.sh
+	sh infra/ensure_chromium.sh
+	$(BIN)/python -m pytest -m "not long"
+
+# slow proofs: see the README for what they show and how long they take
+test-long: $(VENV)/.bench
+	sh infra/ensure_java.sh
+	$(BIN)/python -m pytest -m long
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench
+	for script in candidates selection proxies heuristics tokenizers; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) runs build dist
