@@ -47,8 +47,8 @@ _WANTED = {
 def read_config(path: str | FilePath, overrides: list[str] | None = None) -> RunConfig:
     """Read, override and check a configuration.
 
-    overrides: `path.to.key=value`, the value in YAML (`pool.inputs=[a, b]`, `engine={kind: spark}`,
-    `annotate.scorers.0.epochs=3`). Raises ConfigError with one line per problem, all of them found at once.
+    overrides: `path.to.key=value`, the value in YAML (`pool.inputs=[a, b]`, `annotate.scorers.0.epochs=3`); another
+    `kind` replaces its section. Raises ConfigError with one line per problem, all of them found at once.
     """
     document = parse(_text(FilePath(path)), str(path))
     if document.value is None and not document.problems:
@@ -56,7 +56,8 @@ def read_config(path: str | FilePath, overrides: list[str] | None = None) -> Run
     if document.value is not None and not isinstance(document.value, dict):
         raise ConfigError(f"{path}: found {_shown(document.value)}, wanted a mapping of keys to values at the top")
     values: dict[str, Any] = document.value or {}
-    for override in overrides or []:
+    # a section's kind comes first: it decides which other keys there are
+    for override in sorted(overrides or [], key=lambda text: not text.partition("=")[0].strip().endswith(".kind")):
         document.problems += _override(values, document.lines, override)
     return check_config(values, document)
 
@@ -79,7 +80,7 @@ def check_config(values: Mapping[str, Any], source: Document | None = None) -> R
     sections = dict(config) if config else _sound_sections(values, broken)
     problems += [f"{dotted(path)}: {text}{_line_number(path, source)}" for path, text in cross_checks(sections)]
     if problems or config is None:
-        raise ConfigError(problems)
+        raise ConfigError([_redacted(line) for line in problems])
     return config
 
 
@@ -89,7 +90,9 @@ def _text(path: FilePath) -> str:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: found bytes at offset {error.start} that are not UTF-8, wanted text") from None
     except OSError as error:
-        nearest = _nearest(path.name, [other.name for other in path.parent.glob("*.y*ml")]) if error.errno == 2 else ""
+        nearest = (
+            _nearest(path.name, sorted(other.name for other in path.parent.glob("*.y*ml"))) if error.errno == 2 else ""
+        )
         raise ConfigError(f"{path}: cannot be read ({error.strerror}){nearest}") from None
 
 
@@ -101,18 +104,21 @@ def _override(values: dict[str, Any], lines: dict[Path, int], override: str) -> 
     name, equals, text = override.partition("=")
     if not equals or not name.strip():
         return [f"--set {override}: wanted path.to.key=value"]
+    keys = _split(name.strip())
+    place: Path = tuple(int(key) if key.isdigit() else key for key in keys)
     try:
-        parsed = parse(text, f"--set {name.strip()}")
+        parsed = parse(text, f"--set {name.strip()}", place)
     except ConfigError as error:
         return error.problems
     if parsed.problems:
         return parsed.problems
-    keys = _split(name.strip())
     node: Any = values
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(node, dict):
             if last:
+                if key == "kind" and node.get("kind") != parsed.value:
+                    node.clear()  # another kind has other keys: its section starts afresh
                 node[key] = parsed.value
             elif node.get(key) is None:
                 node[key] = {}
@@ -125,7 +131,6 @@ def _override(values: dict[str, Any], lines: dict[Path, int], override: str) -> 
             here = ".".join(keys[:depth])
             size = f"a list of {len(node)} (entries 0 to {len(node) - 1})" if isinstance(node, list) else _shown(node)
             return [f"--set {name.strip()}: found {size} at {here}, which has no {key!r}"]
-    place: Path = tuple(int(key) if key.isdigit() else key for key in keys)
     for path in [path for path in lines if path[: len(place)] == place]:
         del lines[path]  # the value no longer stands in the file
     lines[place] = 0
@@ -181,10 +186,15 @@ def _line_number(path: Path, source: Document | None) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as it may be printed: short, and without the password of a URL."""
+    """A value as it stands in a problem: as in YAML, shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else repr(value)
-    text = re.sub(r"://[^/@\s]*@", "://***@", text)
+    text = _redacted(text)  # before it is cut, or half a password would no longer look like one
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _redacted(text: str) -> str:
+    """Without the user and password of URLs."""
+    return re.sub(r"://[^/@\s]*@", "://***@", text)
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -55,15 +55,18 @@ class Document:
     problems: list[str] = field(default_factory=list)
 
 
-def parse(text: str, where: str) -> Document:
-    """Read one YAML (or JSON) document. Raises ConfigError when the text cannot be parsed at all; `where` names it."""
+def parse(text: str, where: str, at: Path = ()) -> Document:
+    """Read one YAML (or JSON) document, whose top is called `at` in problems; `where` names the text.
+
+    Raises ConfigError when the text cannot be parsed at all.
+    """
     if len(text) > _MAX_CHARACTERS:
         raise ConfigError(f"{where}: found {len(text):,} characters, wanted a configuration of at most 262,144")
     try:
         node = yaml.compose(text, Loader=_Loader)
         document = Document(None)
         if node is not None:
-            document.value = _Reader(document, where).value(node, ())
+            document.value = _Reader(document, where).value(node, at)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""

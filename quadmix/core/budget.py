@@ -9,6 +9,7 @@ order is total and no copy is ever drawn by its place in a file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -54,10 +55,16 @@ class Copies:
 
 
 def whole_shares(weights: Floats, total: int) -> NDArray[np.int64]:
-    """`total` cut into integers proportional to `weights` (n,) >= 0 by largest remainder, ties to the lower index."""
-    if total == 0 or not weights.size:
+    """`total` cut into integers proportional to `weights` (n,) >= 0 by largest remainder, ties to the lower index.
+
+    Raises ValueError when there is something to share and no finite, positive weight to share it by.
+    """
+    if total == 0:
         return np.zeros(weights.size, dtype=np.int64)
-    exact = weights / weights.sum() * float(total)
+    whole_weight = math.fsum(weights)  # correctly rounded: the same bits everywhere
+    if not 0.0 < whole_weight < math.inf:
+        raise ValueError(f"{total} tokens to share by weights that sum to {whole_weight}")
+    exact = weights / whole_weight * float(total)
     whole: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     missing = total - int(whole.sum())
     order = np.lexsort((np.arange(weights.size), whole - exact))

@@ -67,12 +67,12 @@ def meet_budget(
         high = (max_copies if np.isfinite(max_copies) else float(budget)) / low_value
     reach, _ = evaluate(high)
     target = float(budget)
-    feasible = reach.sum(axis=1) >= target * (1.0 - 1e-12)
-    start = np.minimum(target / np.maximum(pool.sum() * params.cutoff.mean(axis=1), 1e-300), high)
+    feasible = _total(reach) >= target * (1.0 - 1e-12)
+    start = np.minimum(target / np.maximum(_total(pool * params.cutoff), 1e-300), high)
     log_low, log_high = np.full(len(params), -200.0), np.log(high)
     # at the lower end of the bracket only the floors are left; if they alone exceed the budget, it cannot be met
     floor_only, _ = evaluate(np.exp(log_low))
-    feasible &= floor_only.sum(axis=1) <= target * (1.0 + 1e-12)
+    feasible &= _total(floor_only) <= target * (1.0 + 1e-12)
     x = np.log(np.maximum(start, 1e-80))
     active = np.flatnonzero(feasible)
     for _ in range(200):
@@ -80,7 +80,7 @@ def meet_budget(
             break
         c = np.exp(x[active])
         tokens, slope = evaluate(c, active)
-        gap = tokens.sum(axis=1) - target
+        gap = _total(tokens) - target
         over = gap > 0
         log_high[active] = np.where(over, np.minimum(log_high[active], x[active]), log_high[active])
         log_low[active] = np.where(over, log_low[active], np.maximum(log_low[active], x[active]))
@@ -126,7 +126,7 @@ class _Curve:
         tokens = self.tokens(cutoff, capped, rows)
         top = capped.value(self.params.steepness[rows] * np.minimum(cutoff, 1.0))
         rate = np.where(cutoff < 1.0, self.params.cutoff[rows] * (top - np.minimum(capped.floor, self.cap)), 0.0)
-        return tokens, (self.pool * rate).sum(axis=1)
+        return tokens, _total(self.pool * rate)
 
     def by_scale(self, c: Floats, rows: NDArray[np.integer] | slice = slice(None)) -> tuple[Floats, Floats]:
         scale = np.broadcast_to(c[:, None], self.params.floor[rows].shape)
@@ -139,7 +139,7 @@ class _Curve:
         tokens = self.pool * (inside + (1.0 - cutoff) * np.minimum(low, self.cap))
         growing = np.where(x < 1e-12, inside, below / np.where(steepness > 0, steepness, 1.0))
         growing = growing + (1.0 - cutoff) * np.where(low < self.cap, low, 0.0)
-        return tokens, (self.pool * growing).sum(axis=1) / c
+        return tokens, _total(self.pool * growing) / c
 
 
 def _rows(capped: CappedRise, rows: NDArray[np.integer] | slice) -> CappedRise:
@@ -148,3 +148,8 @@ def _rows(capped: CappedRise, rows: NDArray[np.integer] | slice) -> CappedRise:
         integral.exponent[rows], tuple(panel[rows] for panel in integral.panels), integral.arithmetic
     )
     return CappedRise(chosen, capped.floor[rows], capped.scale[rows], capped.cap, capped.bend[rows])
+
+
+def _total(tokens: Floats) -> Floats:
+    """(k, n_domains) to (k,), added from left to right: the same bits everywhere, unlike numpy's pairwise sums."""
+    return np.asarray(np.cumsum(tokens, axis=1)[:, -1])

@@ -58,28 +58,30 @@ class ScoreMap:
 
 @dataclass(frozen=True)
 class ScoreLookup:
-    """`ScoreMap.classes` by table: one gather a score, a second one in the coarse bins that were split."""
+    """Scores to sigma by table: one gather a score, a second one in the coarse bins that were split."""
 
-    first: NDArray[np.int32]  # (2**20,) class at the start of the coarse bin; -1 - h for the h-th split bin
+    first: NDArray[np.int32]  # (2**20,) sigma of the coarse bin's scores; -1 - h for the h-th split bin
     fine: NDArray[np.int32]  # (h, 4096)
 
     @staticmethod
     def of(score_map: ScoreMap) -> ScoreLookup:
+        sigma = score_map.sigma.astype(np.int32)  # at most 2**30
         coarse = score_map.keys >> np.uint32(COARSE_SHIFT)
-        starts = np.arange(_COARSE, dtype=np.uint32) << np.uint32(COARSE_SHIFT)
-        first = np.maximum(np.searchsorted(score_map.keys, starts, side="right") - 1, 0).astype(np.int32)
+        # class i reaches from the first coarse bin that starts at or above its key to that of class i + 1
+        reach = (score_map.keys.astype(np.int64) + _FINE - 1) >> COARSE_SHIFT
+        first = sigma[np.maximum(np.cumsum(np.bincount(reach, minlength=_COARSE + 1))[:_COARSE] - 1, 0)]
         # a bin is split where a class starts anywhere but at the bin's first key
         inner = np.unique(coarse[(score_map.keys & np.uint32(_FINE - 1)) != 0])
         fine = np.empty((inner.size, _FINE), dtype=np.int32)
         offsets = np.arange(_FINE, dtype=np.uint32)
         for row, bin_ in enumerate(inner):
             keys = (bin_ << np.uint32(COARSE_SHIFT)) + offsets
-            fine[row] = np.maximum(np.searchsorted(score_map.keys, keys, side="right") - 1, 0)
+            fine[row] = sigma[np.maximum(np.searchsorted(score_map.keys, keys, side="right") - 1, 0)]
             first[bin_] = -1 - row
         return ScoreLookup(first, fine)
 
-    def classes(self, scores: NDArray[np.float32]) -> NDArray[np.int32]:
-        """(n,) int32 index of every score's class."""
+    def sigma(self, scores: NDArray[np.float32]) -> NDArray[np.int32]:
+        """(n,) int32 sigma of every score's class, in units of 2**-30."""
         keys = order_key(scores)
         found: NDArray[np.int32] = self.first[keys >> np.uint32(COARSE_SHIFT)]
         split = np.flatnonzero(found < 0)

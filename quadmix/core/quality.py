@@ -2,8 +2,8 @@
 
 The functions on floats are the definitions, for batches that fit in memory. The distributed path computes the same
 in integers: sigma(q) in units of 2**-30 (`core.normalise`), merge weights in units of 2**-20, so a merged quality is
-an exact integer in units of 2**-50, and ranks come from a histogram of `quality_bins`: documents in one bin are a
-tie group, as tied documents are, and nothing else is approximated.
+an exact integer in units of 2**-50, and ranks come from a histogram of its leading bits (`bin_bits`): documents in one
+bin are a tie group, as tied documents are, and nothing else is approximated.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from quadmix.core.normalise import SIGMA_BITS
 from quadmix.core.portable import PORTABLE, sigmoid
-from quadmix.core.sketch import TokenHistogram
 
 WEIGHT_BITS = 20
 QUALITY_BITS = SIGMA_BITS + WEIGHT_BITS
 # at most 2**18 bins on [0, 1): with quantile scores about 60,000 of them are in use, 5e-5 of a domain's tokens each
-MAX_BIN_BITS = 18
+MIN_BIN_BITS, MAX_BIN_BITS = 8, 18
+# bins of all domains together: two float64 tables of this length are the largest thing that a plan holds
+MAX_BINS = 1 << 24
 
 
 def merged_quality(
@@ -76,7 +77,7 @@ def quality_rank(
 def integer_weights(merge_weights: NDArray[np.float64]) -> NDArray[np.int64]:
     """(n_domains, n_criteria) merge weights in units of 2**-20, rows summing to 2**20 by largest remainder."""
     unit = 1 << WEIGHT_BITS
-    share = merge_weights / merge_weights.sum(axis=1, keepdims=True)
+    share = merge_weights / np.cumsum(merge_weights, axis=1)[:, -1:]  # left to right: the same bits everywhere
     whole: NDArray[np.int64] = np.floor(share * unit).astype(np.int64)
     rest = share * unit - whole
     for row in range(whole.shape[0]):
@@ -87,7 +88,7 @@ def integer_weights(merge_weights: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def integer_quality(
-    sigma: NDArray[np.int64], weights: NDArray[np.int64], domain: NDArray[np.integer]
+    sigma: NDArray[np.integer], weights: NDArray[np.int64], domain: NDArray[np.integer]
 ) -> NDArray[np.int64]:
     """Eq. 1 in integers: (n,) in units of 2**-50. sigma: (n, n_criteria); weights: (n_domains, n_criteria)."""
     total = np.zeros(sigma.shape[0], dtype=np.int64)
@@ -99,20 +100,28 @@ def integer_quality(
 def bin_bits(domain_docs: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n_domains,) bits of resolution on [0, 1): 16 bins a document, 2**8 to 2**18 of them.
 
-    A function of the pool alone, so histograms stay small with 50,000 domains and never depend on partitioning.
+    Where all domains together would have more than 2**24 bins, every document gets 8, 4, 2, ... instead, until they
+    fit or all domains are down at 2**8. A function of the pool alone, so tables stay small with 50,000 domains and
+    never depend on partitioning.
     """
-    wanted = np.ceil(np.log2(np.maximum(domain_docs, 1).astype(np.float64))).astype(np.int64) + 4
-    return np.clip(wanted, 8, MAX_BIN_BITS)
+    # the bit length of docs - 1, exactly: a logarithm's last bit differs between processors
+    length = np.frexp(np.maximum(domain_docs - 1, 0).astype(np.float64))[1].astype(np.int64)
+    for more in range(4, MIN_BIN_BITS - 64, -1):
+        bits: NDArray[np.int64] = np.clip(length + more, MIN_BIN_BITS, MAX_BIN_BITS)
+        if int((np.int64(1) << bits).sum()) <= MAX_BINS:
+            break
+    return bits
 
 
-def quality_bins(quality: NDArray[np.int64], bits: NDArray[np.int64], domain: NDArray[np.integer]) -> NDArray[np.int64]:
-    """(n,) bin of every integer quality within its domain; 0 is the worst."""
-    bins: NDArray[np.int64] = quality >> (QUALITY_BITS - bits)[domain]
-    return bins
-
-
-def bin_ranks(histogram: TokenHistogram) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(r_lo, r] of every bin of one domain's quality histogram, aligned with its bins; higher bins are better."""
-    total = float(max(histogram.total_tokens, 1))
-    at_least = np.cumsum(histogram.tokens[::-1])[::-1]
-    return (at_least - histogram.tokens) / total, at_least / total
+def cell_ranks(
+    tokens: NDArray[np.int64], domain: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(r_lo, r] of every cell of a quality histogram. tokens: (k,); domain: (k,) ascending, each domain's cells from
+    the worst to the best. A domain without tokens has rank 1."""
+    upto = np.cumsum(tokens)
+    starts = np.searchsorted(domain, domain, side="left")
+    ends = np.searchsorted(domain, domain, side="right")
+    total = upto[ends - 1] - upto[starts] + tokens[starts]
+    better = upto[ends - 1] - upto
+    scale = np.where(total > 0, total, 1).astype(np.float64)
+    return np.where(total > 0, better / scale, 1.0), np.where(total > 0, (better + tokens) / scale, 1.0)

@@ -100,31 +100,34 @@ def mean_rise(integral: RiseIntegral, x: Floats) -> Floats:
 
 
 def interval_mean(
-    low: Floats, high: Floats, steepness: float, cutoff: float, exponent: float, floor: float,
+    low: Floats, high: Floats, steepness: Floats, cutoff: Floats, exponent: Floats, floor: Floats,
     cap: float = np.inf, scale: float = 1.0,
 ) -> Floats:  # fmt: skip
-    """Mean of min(scale * S, cap) over the rank intervals (low, high] of one domain: expected copies of tie groups.
+    """Mean of min(scale * S, cap) over the rank intervals (low, high]: the expected copies of tie groups.
 
-    low, high: (k,) with 0 <= low < high <= 1. Narrow intervals are integrated directly (a difference of integrals would
-    cancel), wide ones through G; an interval across the cutoff is cut there.
+    All arrays (k,), one entry an interval, 0 <= low < high <= 1. Narrow intervals are integrated directly (a
+    difference of integrals would cancel), wide ones through G; an interval across the cutoff is cut there.
     """
     inner_high = np.minimum(high, cutoff)
     width = np.maximum(inner_high - low, 0.0)
-    outside = min(scale * floor, cap)
-    direct = steepness * width <= 0.5
+    outside = np.minimum(scale * floor, cap)
+    near, far = steepness * np.maximum(cutoff - inner_high, 0.0), steepness * np.maximum(cutoff - low, 0.0)
+    # quadrature wants a smooth function: an interval that holds the cap's bend goes through G, unless it is so narrow
+    # that the function hardly moves
+    bend = _bend(exponent, floor, cap, np.full_like(floor, scale), PORTABLE)
+    direct = (far - near <= 0.5) & ~((near < bend) & (bend < far) & (far - near > 1e-6))
     mean = np.empty_like(low)
     if direct.any():
-        total = np.zeros(int(direct.sum()))
+        start, length, power = far[direct], (far - near)[direct], exponent[direct]
+        total = np.zeros(start.size)
         for node, weight in zip(NODES, WEIGHTS, strict=True):
-            t = steepness * np.maximum(cutoff - (low[direct] + width[direct] * node), 0.0)
-            value = scale * (rise(t, np.full_like(t, exponent), PORTABLE) + floor)
+            value = scale * (rise(start - length * node, power, PORTABLE) + floor[direct])
             total += weight * np.minimum(value, cap)
         mean[direct] = total
     wide = ~direct
     if wide.any():
-        capped = CappedRise.of(np.array([exponent]), np.array([floor]), cap, np.array([scale]))
-        near, far = steepness * (cutoff - inner_high[wide]), steepness * (cutoff - low[wide])
-        mean[wide] = (capped(far) - capped(near)) / (far - near)
+        capped = CappedRise.of(exponent[wide], floor[wide], cap, np.full(int(wide.sum()), scale))
+        mean[wide] = (capped(far[wide]) - capped(near[wide])) / (far - near)[wide]
     share = width / (high - low)
     return share * mean + (1.0 - share) * outside
 

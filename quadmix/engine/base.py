@@ -40,9 +40,7 @@ class Engine(Protocol):
         """
         ...
 
-    def reduce(
-        self, task: Callable[[T], R], items: Sequence[T], merge: Callable[[R, R], R], *, label: str
-    ) -> R:
+    def reduce(self, task: Callable[[T], R], items: Sequence[T], merge: Callable[[R, R], R], *, label: str) -> R:
         """Fold task(item) over a fixed tree: `fold_groups(len(items))` contiguous groups, each folded left to right
         where it is computed, then the at most 64 partials folded in order here. The same tree on every engine.
         """

@@ -1,8 +1,8 @@
 """Units: the pieces of input that one task reads, fixed by the input and `unit_bytes` alone.
 
 Files are taken in name order, row groups in file order. A unit is closed when it holds `unit_bytes` of
-uncompressed input, and never shared between files unless whole small files are bundled, so appending files whose names sort last
-never changes earlier units. Cores and cluster size play no part.
+uncompressed input, and never shared between files unless whole small files are bundled, so appending files whose
+names sort last never changes earlier units. Cores and cluster size play no part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class InputFile:
     size: int
     mtime_ns: int
     footer: str  # hash of the last 64 KiB: tells a changed file from an unchanged one without reading it whole
-    format: str  # parquet | jsonl
+    format: str  # parquet | jsonl | prepared (a copy that `pool.ingest` made)
     compression: str  # "" | gz | zst (jsonl only)
     root: str = ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,25 @@ class DocBatch:
     domain: NDArray[np.int32]  # (n,) index into the pool's domain names
     n_tokens: NDArray[np.int64]  # (n,)
     scores: NDArray[np.float32]  # (n, n_criteria), higher is better, in the order of the plan's criteria
-    memo: dict[str, NDArray[Any]] = field(default_factory=dict, compare=False, repr=False)
+    memo: dict[str, tuple[object, NDArray[Any]]] = field(default_factory=dict, compare=False, repr=False)
 
-    def remember(self, name: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """A column that several methods of one plan need, computed once a batch."""
-        if name not in self.memo:
-            self.memo[name] = compute()
-        return self.memo[name]
+    def remember(self, owner: object, name: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """A column that several methods of one plan (`owner`) need, computed once a batch and plan."""
+        known = self.memo.get(name)
+        if known is None or known[0] is not owner:
+            known = self.memo[name] = (owner, compute())
+        return known[1]
 
     def __len__(self) -> int:
-        return int(self.doc_hash.size)
+        return int(self.n_tokens.size)
+
+
+class Window(NamedTuple):
+    """A range of keys, both ends inclusive, and about how many copies lie in it."""
+
+    low: float
+    high: float
+    copies: float
 
 
 class SelectionPlan(Protocol):
@@ -74,8 +83,8 @@ class SelectionPlan(Protocol):
         """Further manifest columns of this selector, (n,) each (QuaDMix: expected_copies, quality_rank)."""
         ...
 
-    def window(self, stratum: int) -> tuple[float, float] | None:
-        """Keys between which the cut is expected, where the plan knows; saves a pass, never changes a result."""
+    def window(self, stratum: int) -> Window | None:
+        """Where the cut is expected, if the plan knows; saves a pass, never changes a result."""
         ...
 
     def describe(self) -> dict[str, Any]:

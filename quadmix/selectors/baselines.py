@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quadmix.core.budget import whole_shares
 from quadmix.errors import BudgetError
-from quadmix.selectors.base import DocBatch
+from quadmix.selectors.base import DocBatch, Window
 
 _WHOLE_POOL = ("pool",)
 
@@ -47,7 +47,7 @@ class RandomPlan:
     def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
         return {}
 
-    def window(self, stratum: int) -> tuple[float, float] | None:
+    def window(self, stratum: int) -> Window | None:
         return None
 
     def describe(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class TopKPlan:
     def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
         return {}
 
-    def window(self, stratum: int) -> tuple[float, float] | None:
+    def window(self, stratum: int) -> Window | None:
         return None
 
     def describe(self) -> dict[str, Any]:

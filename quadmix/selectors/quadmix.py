@@ -16,17 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.core.budget import whole_shares
-from quadmix.core.mixture import MeetBudget, meet_budget
+from quadmix.core.mixture import MeetBudget, expected_tokens, meet_budget
 from quadmix.core.normalise import ScoreLookup, ScoreMap
 from quadmix.core.param_space import Params
-from quadmix.core.quality import QUALITY_BITS, bin_bits, bin_ranks, integer_quality, integer_weights
+from quadmix.core.quality import QUALITY_BITS, bin_bits, cell_ranks, integer_quality, integer_weights
 from quadmix.core.sampling import interval_mean, sampling_value
 from quadmix.core.sketch import TokenHistogram
 from quadmix.errors import BudgetError
 from quadmix.schema import EXPECTED_COPIES, QUALITY_RANK
-from quadmix.selectors.base import DocBatch
+from quadmix.selectors.base import DocBatch, Window
 
 RankRule = Literal["interval", "paper"]
+_BLOCK = 1 << 18  # cells whose sampling function is computed at once
+_SHOWN = 20  # domains that a message lists
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class QualityBinning:
     """Documents to cells: a cell is one quality bin of one domain; a domain's cells are contiguous, the best last."""
 
     lookups: tuple[ScoreLookup, ...]
-    sigma: tuple[NDArray[np.int64], ...]  # per criterion: sigma of each class, units of 2**-30
     weights: NDArray[np.int64]  # (n_domains, n_criteria), units of 2**-20
     shift: NDArray[np.int64]  # (n_domains,) bits of a quality dropped by its bin
     base: NDArray[np.int64]  # (n_domains + 1,) first cell of each domain
@@ -51,26 +52,25 @@ class QualityBinning:
         best = (weights * np.array([m.sigma[-1] for m in score_maps])).sum(axis=1)
         low, high = worst >> shift, best >> shift
         base = np.concatenate([[0], np.cumsum(high - low + 1)])
-        return QualityBinning(
-            tuple(m.lookup() for m in score_maps), tuple(m.sigma for m in score_maps), weights, shift, base, low
-        )
+        return QualityBinning(tuple(m.lookup() for m in score_maps), weights, shift, base, low)
 
     def cells(self, batch: DocBatch) -> NDArray[np.int64]:
         """(n,) cell of every document."""
-        sigma = np.empty((len(batch), len(self.sigma)), dtype=np.int64, order="F")
-        for column, (lookup, table) in enumerate(zip(self.lookups, self.sigma, strict=True)):
-            sigma[:, column] = table[lookup.classes(np.ascontiguousarray(batch.scores[:, column]))]
-        quality = integer_quality(sigma, self.weights, batch.domain)
-        return (quality >> self.shift[batch.domain]) + (self.base[:-1] - self.low)[batch.domain]
+        sigma = np.empty((len(batch), len(self.lookups)), dtype=np.int32, order="F")
+        for column, lookup in enumerate(self.lookups):
+            sigma[:, column] = lookup.sigma(np.ascontiguousarray(batch.scores[:, column]))
+        cells = integer_quality(sigma, self.weights, batch.domain)
+        cells >>= self.shift[batch.domain]
+        cells += (self.base[:-1] - self.low)[batch.domain]
+        return cells
 
     def histogram(self, batch: DocBatch) -> TokenHistogram:
         """Documents and tokens of every cell."""
         return TokenHistogram.of(self.cells(batch), batch.n_tokens)
 
-    def domain_histogram(self, cells: TokenHistogram, domain: int) -> TokenHistogram:
-        """The part of a cell histogram that belongs to one domain."""
-        first, last = np.searchsorted(cells.bins, self.base[domain : domain + 2])
-        return TokenHistogram(cells.bins[first:last], cells.docs[first:last], cells.tokens[first:last])
+    def domain_of(self, cells: TokenHistogram) -> NDArray[np.int64]:
+        """(k,) the domain of every cell of a histogram."""
+        return np.searchsorted(self.base, cells.bins, side="right") - 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class QuadmixPlan:
     expected: NDArray[np.float64]
     rank: NDArray[np.float64]
     domain_quotas: tuple[int, ...]
-    domain_docs: tuple[float, ...]  # documents expected below each cut, for the window
+    windows: tuple[Window, ...]
     resolution: float  # largest share of a domain's tokens in one tie group of several documents
 
     @property
@@ -105,11 +105,11 @@ class QuadmixPlan:
         return dict(enumerate(self.domain_quotas))
 
     def _cells(self, batch: DocBatch) -> NDArray[np.int64]:
-        return batch.remember("cells", lambda: self.binning.cells(batch))
+        return batch.remember(self, "cells", lambda: self.binning.cells(batch))
 
     def expected_copies(self, batch: DocBatch) -> NDArray[np.float64]:
         """(n,) f of every document: the mean of min(S, cap) over its tie group's rank interval."""
-        return batch.remember("expected", lambda: self.expected[self._cells(batch)])
+        return batch.remember(self, "expected", lambda: self.expected[self._cells(batch)])
 
     def quality_rank(self, batch: DocBatch) -> NDArray[np.float64]:
         """(n,) eq. 2: 0 is best, ties share the largest."""
@@ -129,12 +129,8 @@ class QuadmixPlan:
     def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
         return {EXPECTED_COPIES: self.expected_copies(batch), QUALITY_RANK: self.quality_rank(batch)}
 
-    def window(self, stratum: int) -> tuple[float, float] | None:
-        # tokens below key 1 vary like a sum of independent draws; 10 deviations of a sum of equal documents
-        # leave room for uneven ones, and a cut outside only costs a pass
-        docs = self.domain_docs[stratum]
-        spread = 10.0 / float(np.sqrt(docs)) if docs > 400 else 0.5
-        return 1.0 - spread, 1.0 + spread
+    def window(self, stratum: int) -> Window | None:
+        return self.windows[stratum]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -171,37 +167,66 @@ def fit_quadmix(
     """
     met = meet_budget(params, domain_tokens, budget, float(max_copies), rule)
     multiplier = float(met.multiplier[0])
-    if not np.isfinite(multiplier):
+    if not np.isfinite(multiplier) or budget > int(domain_tokens.sum()) * max_copies:
         raise BudgetError(_infeasible(params, domains, domain_tokens, budget, max_copies, rule))
     scale = multiplier if rule == "scale" else 1.0
     stretch = multiplier if rule == "omega" else 1.0
+    curve = (
+        params.steepness[0],
+        np.minimum(stretch * params.cutoff[0], 1.0),
+        params.exponent[0],
+        params.floor[0],
+    )
+    domain = binning.domain_of(cells)
+    low, high = cell_ranks(cells.tokens, domain)
+    value = np.zeros(low.size)
+    some = np.flatnonzero(cells.tokens)
+    for start in range(0, some.size, _BLOCK):
+        part = some[start : start + _BLOCK]
+        steepness, cutoff, exponent, floor = (field[domain[part]] for field in curve)
+        if rank_rule == "interval":
+            value[part] = interval_mean(
+                low[part], high[part], steepness, cutoff, exponent, floor, float(max_copies), scale
+            )
+        else:
+            point = sampling_value(high[part], steepness, cutoff, exponent, floor)
+            value[part] = np.minimum(scale * point, float(max_copies))
     n_cells = int(binning.base[-1])
     expected, rank = np.zeros(n_cells), np.ones(n_cells)
-    resolution, docs_below = 0.0, []
-    tokens = met.tokens[0].copy()
-    for index in range(len(domains)):
-        histogram = binning.domain_histogram(cells, index)
-        low, high = bin_ranks(histogram)
-        shape = (float(params.steepness[0, index]), min(stretch * float(params.cutoff[0, index]), 1.0),
-                 float(params.exponent[0, index]), float(params.floor[0, index]))  # fmt: skip
-        some = histogram.tokens > 0
-        value = np.zeros(low.size)
-        if rank_rule == "interval":
-            value[some] = interval_mean(low[some], high[some], *shape, cap=float(max_copies), scale=scale)
-        else:
-            point = sampling_value(high[some], *(np.array([part]) for part in shape))
-            value[some] = np.minimum(scale * point, float(max_copies))
-        expected[histogram.bins], rank[histogram.bins] = value, high
-        several = histogram.docs > 1
-        if several.any():
-            resolution = max(resolution, float((high - low)[several].max()))
-        if rank_rule == "paper":
-            tokens[index] = np.cumsum(histogram.tokens * value)[-1] if value.size else 0.0
-        docs_below.append(float(np.cumsum(histogram.docs * value)[-1]) if value.size else 0.0)
+    expected[cells.bins], rank[cells.bins] = value, high
+    docs = np.bincount(domain, weights=cells.docs * value, minlength=len(domains))
+    tokens = met.tokens[0]
+    guess = np.ones(len(domains))
+    if rank_rule == "paper":
+        # S at a tie group's largest rank promises fewer tokens than its integral: the quotas keep the proportions
+        tokens = np.bincount(domain, weights=cells.tokens * value, minlength=len(domains))
+        reach = int(cells.tokens[value > 0].sum()) * max_copies
+        if budget > reach:
+            raise BudgetError(
+                f"mixture.budget: asked {budget:,} tokens, with `rank: paper` this mixture admits documents of "
+                f"{reach:,} tokens at {max_copies} copies, since tied documents all take their group's largest rank. "
+                f"Use `rank: interval`, widen the cutoffs or lower the budget"
+            )
+        guess = np.divide(float(budget), np.cumsum(tokens)[-1]) * guess
+    several = cells.docs > 1
     return QuadmixPlan(
         domains, criteria, params, multiplier, rule, rank_rule, normalise, max_copies, binning, expected, rank,
-        tuple(int(quota) for quota in whole_shares(tokens, budget)), tuple(docs_below), resolution,
+        tuple(int(quota) for quota in whole_shares(tokens, budget)),
+        tuple(_window(float(n), float(centre)) for n, centre in zip(docs, guess, strict=True)),
+        float((high - low)[several].max()) if several.any() else 0.0,
     )  # fmt: skip
+
+
+def _window(docs: float, centre: float) -> Window:
+    """Where a domain's cut lies: near key `centre`, below which `docs` * `centre` copies are expected.
+
+    The tokens below a key vary like a sum of independent draws; 10 deviations of a sum of equal documents leave
+    room for uneven ones, and a cut outside only costs a pass.
+    """
+    expected = max(docs * centre, 1e-9)
+    spread = 10.0 * np.sqrt(expected) + 20.0
+    low = centre * (1.0 - spread / expected) if spread < expected else 0.0
+    return Window(float(low), float(centre * (1.0 + spread / expected)), min(expected, spread) + spread)
 
 
 def theta_by_name(params: Params, domains: tuple[str, ...], criteria: tuple[str, ...]) -> dict[str, Any]:
@@ -232,8 +257,6 @@ def params_by_name(theta: Mapping[str, Any], domains: tuple[str, ...], criteria:
 def _infeasible(
     params: Params, domains: tuple[str, ...], domain_tokens: NDArray[np.int64], budget: int, max_copies: int, rule: str
 ) -> str:
-    from quadmix.core.mixture import expected_tokens
-
     if rule == "omega":
         widest = params.with_cutoff(np.ones_like(params.cutoff))
         most = expected_tokens(widest, domain_tokens, float(max_copies))[0]
@@ -242,8 +265,10 @@ def _infeasible(
         reachable = np.where(params.floor[0] > 0, 1.0, np.minimum(params.cutoff[0], 1.0))
         most = domain_tokens * reachable * max_copies
         least = np.zeros_like(most)
-    each = ", ".join(f"{name} {tokens:,.0f}" for name, tokens in zip(domains, most, strict=True))
+    shown = [f"{name} {tokens:,.0f}" for name, tokens in zip(domains[:_SHOWN], most, strict=False)]
+    each = ", ".join(shown + ([f"and {len(domains) - _SHOWN} more"] if len(domains) > _SHOWN else []))
     total = int(domain_tokens.sum())
+    every = total * max_copies
     if least.sum() > budget:
         return (
             f"mixture.budget: {budget:,} tokens is less than the {least.sum():,.0f} that the floors of theta alone "
@@ -251,6 +276,6 @@ def _infeasible(
         )
     return (
         f"mixture.budget: asked {budget:,} tokens, this mixture can reach {most.sum():,.0f} with meet_budget '{rule}' "
-        f"and at most {max_copies} copies (per domain: {each}); the pool holds {total:,} tokens, {total * max_copies:,} "
+        f"and at most {max_copies} copies (per domain: {each}); the pool holds {total:,} tokens, {every:,} "
         f"with every document at {max_copies} copies. Lower the budget, raise max_copies, or choose another theta"
     )

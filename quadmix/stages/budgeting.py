@@ -8,9 +8,9 @@ Everything is an integer sum or a set of copies, so no partitioning and no order
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,10 @@ from quadmix.hashing import uniform
 from quadmix.selectors.base import DocBatch, SelectionPlan
 from quadmix.stages.rows import RowReader
 
-# copies collected from one stratum at most: 20 bytes each
-COLLECT_LIMIT = 100_000
+# copies collected in one pass from all strata together, about: 28 bytes each
+COLLECT_LIMIT = 1 << 20
+# copies wanted on either side of a quota, so that a residual from the stratum before needs no further pass
+_MARGIN = 24
 _BIN_BITS = 16
 _TOP = (1 << 64) - 1
 
@@ -62,8 +64,23 @@ class Answer:
         )
 
 
-# per stratum: the range asked for, the tokens before it, (3, k) bins with documents and tokens, the copies inside
-Known = dict[int, tuple[Range, int, NDArray[np.int64], Copies]]
+@dataclass(frozen=True)
+class Seen:
+    """What is known of one stratum's range: the tokens before it, its documents and tokens by bin or its copies."""
+
+    range: Range
+    before: int
+    bins: TokenHistogram
+    inside: Copies
+
+    @property
+    def upto(self) -> int:
+        """Tokens of the copies up to the end of the range."""
+        return self.before + (int(self.inside.tokens.sum()) if self.range.collect else self.bins.total_tokens)
+
+    def holds(self, quota: int) -> bool:
+        """Whether the first prefix that reaches the quota ends in this range."""
+        return self.before < quota <= self.upto
 
 
 def merge_answers(first: Answer, second: Answer) -> Answer:
@@ -169,11 +186,11 @@ class _Probe:
 
 
 class _Unresolved(Exception):
-    """A stratum's cut lies outside what is known; carries the next range to ask for."""
+    """A stratum's cut lies in a range that was not asked for yet."""
 
-    def __init__(self, stratum: int, next_range: Range) -> None:
-        super().__init__(stratum)
-        self.stratum, self.next_range = stratum, next_range
+    def __init__(self, wanted: Range) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
 
 
 def find_cuts(
@@ -186,77 +203,104 @@ def find_cuts(
     seed: int,
     purpose: str,
 ) -> dict[int, Settled]:
-    """The cut of every stratum, its quota and the tokens taken. packs: groups of annotation files, one task each."""
-    asked = {stratum: _first_range(plan, stratum) for stratum in plan.quotas}
-    known: Known = {}
-    while True:
-        task = ProbeTask(shared_plan, reader, engine.share(asked), seed, purpose)
-        answer = engine.reduce(task, packs, merge_answers, label="select: finding the cut")
-        known |= _sort_answer(asked, answer)
+    """The cut of every stratum, its quota and the tokens taken. packs: groups of annotation files, one task each.
+
+    Ends: whatever was seen is kept, and each pass asks for a part of a range that it has not asked for before.
+    """
+    limit = max(COLLECT_LIMIT // max(len(plan.strata), 1), 2 * _MARGIN)
+    known: dict[int, list[Seen]] = {stratum: [] for stratum in plan.quotas}
+    asked = _first_ranges(plan)
+
+    def resolve(stratum: int, quota: int) -> tuple[Cut, int]:
         try:
-            return settle(plan.quotas, partial(_resolve, known))
+            return _resolve(known[stratum], quota, limit)
         except _Unresolved as missing:
-            asked = {missing.stratum: missing.next_range}
-            # the other strata that are not collected yet narrow in the same pass
-            for stratum, (current, before, bins, _) in known.items():
-                if stratum != missing.stratum and not current.collect:
-                    asked[stratum] = _narrow(current, before, bins, plan.quotas[stratum])
+            asked[stratum] = missing.wanted
+            raise
+
+    while True:
+        if asked:
+            task = ProbeTask(shared_plan, reader, engine.share(asked), seed, purpose)
+            answer = engine.reduce(task, packs, merge_answers, label="select: finding the cut")
+            for stratum, seen in _sort_answer(asked, answer):
+                known[stratum].append(seen)
+        asked = {}
+        with suppress(_Unresolved):
+            return settle(plan.quotas, resolve)
+        # what the later strata lack, residuals aside, is asked for in the same pass
+        for stratum in sorted(set(plan.quotas) - set(asked)):
+            with suppress(_Unresolved):
+                resolve(stratum, plan.quotas[stratum])
 
 
-def _first_range(plan: SelectionPlan, stratum: int) -> Range:
-    window = plan.window(stratum)
-    if window is None:
-        return WHOLE
-    return Range(window[0], 0, window[1], _TOP, 128, collect=True)
+def _first_ranges(plan: SelectionPlan) -> dict[int, Range]:
+    """The windows that the plan expects its cuts in, unless that would collect too many copies."""
+    windows = {stratum: plan.window(stratum) for stratum, quota in plan.quotas.items() if quota}
+    several = sum(window.copies for window in windows.values() if window is not None) > COLLECT_LIMIT
+    return {
+        stratum: WHOLE if window is None or several else Range(window.low, 0, window.high, _TOP, 128, collect=True)
+        for stratum, window in windows.items()
+    }
 
 
-def _sort_answer(asked: dict[int, Range], answer: Answer) -> dict[int, tuple[Range, int, NDArray[np.int64], Copies]]:
+def _sort_answer(asked: dict[int, Range], answer: Answer) -> Iterator[tuple[int, Seen]]:
     order = np.argsort(answer.stratum, kind="stable")
     sorted_stratum = answer.stratum[order]
-    found = {}
+    cells = answer.bins
     for stratum, item in asked.items():
-        first, last = np.searchsorted(answer.bins.bins, [stratum << _BIN_BITS, (stratum + 1) << _BIN_BITS])
-        bins = np.stack([
-            answer.bins.bins[first:last] - (stratum << _BIN_BITS),
-            answer.bins.docs[first:last],
-            answer.bins.tokens[first:last],
-        ])  # fmt: skip
+        first, last = np.searchsorted(cells.bins, [stratum << _BIN_BITS, (stratum + 1) << _BIN_BITS])
+        bins = TokenHistogram(
+            cells.bins[first:last] - (stratum << _BIN_BITS), cells.docs[first:last], cells.tokens[first:last]
+        )
         start, stop = np.searchsorted(sorted_stratum, [stratum, stratum + 1])
-        found[stratum] = (item, int(answer.before[stratum]), bins, answer.inside.take(order[start:stop]))
-    return found
+        yield stratum, Seen(item, int(answer.before[stratum]), bins, answer.inside.take(order[start:stop]))
 
 
-def _resolve(known: Known, stratum: int, quota: int) -> tuple[Cut, int]:
-    item, before, bins, inside = known[stratum]
-    if not item.collect:
-        total = before + int(bins[2].sum())
-        if item == WHOLE and quota >= total:
-            return (Cut(np.inf, _TOP) if total else Cut.nothing()), total  # the stratum runs dry, or is empty
-        raise _Unresolved(stratum, _narrow(item, before, bins, quota))
-    reached = before + int(inside.tokens.sum())
-    if before < quota <= reached or quota == before == 0:
-        cut, taken = prefix_cut(inside, quota, before)
-        if cut == Cut.nothing() and before:
-            cut = _just_before(item)
-        return cut, taken
-    raise _Unresolved(stratum, WHOLE)
+def _resolve(known: Sequence[Seen], quota: int, limit: int) -> tuple[Cut, int]:
+    if quota == 0:
+        return Cut.nothing(), 0
+    for seen in known:
+        if seen.range.collect and seen.holds(quota):
+            cut, taken = prefix_cut(seen.inside, quota, seen.before)
+            return (_just_before(seen.range), taken) if cut == Cut.nothing() and seen.before else (cut, taken)
+        if seen.range == WHOLE and quota >= seen.upto:
+            return (Cut(np.inf, _TOP) if seen.upto else Cut.nothing()), seen.upto  # it runs dry, or is empty
+    counted = [seen for seen in known if not seen.range.collect and seen.holds(quota)]
+    # the narrowest: ranges that hold the same quota lie in one another
+    raise _Unresolved(_narrow(min(counted, key=lambda seen: seen.range.bits), quota, limit) if counted else WHOLE)
 
 
-def _narrow(item: Range, before: int, bins: NDArray[np.int64], quota: int) -> Range:
-    """The bin of a counted range in which the quota falls, as the next range; the last bin when all fall short."""
-    cumulative = before + np.cumsum(bins[2])
-    place = min(int(np.searchsorted(cumulative, quota, side="left")), bins.shape[1] - 1)
-    number, docs = int(bins[0, place]), int(bins[1, place])
+def _narrow(seen: Seen, quota: int, limit: int) -> Range:
+    """The bin of a counted range in which the quota falls, with some neighbours if their copies can be collected."""
+    item, bins = seen.range, seen.bins
+    place = int(np.searchsorted(seen.before + np.cumsum(bins.tokens), quota, side="left"))
     bits = item.bits - _BIN_BITS
-    on_hash = item.bits <= 64
-    if on_hash:
-        low = item.low_hash + (number << bits)
-        narrowed = replace(item, low_hash=low, high_hash=low + (1 << bits) - 1, bits=bits)
-    else:
-        start = int(order64(np.array([item.low_key]))[0]) + (number << (bits - 64))
-        stop = min(start + (1 << (bits - 64)) - 1, _TOP)
-        narrowed = Range(unorder64(start), 0, unorder64(stop), _TOP, bits, collect=False)
-    return replace(narrowed, collect=docs <= COLLECT_LIMIT or narrowed.bits == 0)
+    collect = int(bins.docs[place]) <= limit or bits == 0
+    first, last = _with_neighbours(bins.docs, place, limit) if collect else (place, place)
+    low, high = int(bins.bins[first]), int(bins.bins[last])
+    if item.bits <= 64:
+        start = item.low_hash + (low << bits)
+        stop = item.low_hash + ((high + 1) << bits) - 1
+        return replace(item, low_hash=start, high_hash=stop, bits=bits, collect=collect)
+    origin = int(order64(np.array([item.low_key]))[0])
+    start, stop = origin + (low << (bits - 64)), min(origin + ((high + 1) << (bits - 64)) - 1, _TOP)
+    return Range(unorder64(start), 0, unorder64(stop), _TOP, bits, collect)
+
+
+def _with_neighbours(docs: NDArray[np.int64], place: int, limit: int) -> tuple[int, int]:
+    """First and last bin around `place` so that about `_MARGIN` copies lie on either side, `limit` in all."""
+    first = last = place
+    total = int(docs[place])
+    below = above = 0
+    while below < _MARGIN and first > 0 and total + int(docs[first - 1]) <= limit:
+        first -= 1
+        below += int(docs[first])
+        total += int(docs[first])
+    while above < _MARGIN and last + 1 < docs.size and total + int(docs[last + 1]) <= limit:
+        last += 1
+        above += int(docs[last])
+        total += int(docs[last])
+    return first, last
 
 
 def _just_before(item: Range) -> Cut:

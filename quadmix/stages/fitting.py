@@ -124,7 +124,8 @@ def _check_names(theta: Theta, domains: tuple[str, ...], criteria: tuple[str, ..
     for domain, weights in theta.merge_weights.items():
         if unknown := sorted(set(weights) - set(criteria)):
             problems.append(
-                f"select.theta.merge_weights.{domain}: {', '.join(unknown)} not in mixture.criteria ({', '.join(criteria)})"
+                f"select.theta.merge_weights.{domain}: {', '.join(unknown)} not in mixture.criteria "
+                f"({', '.join(criteria)})"
             )
         elif not sum(weights.values()) > 0:
             problems.append(f"select.theta.merge_weights.{domain}: the weights sum to 0, wanted a positive sum")

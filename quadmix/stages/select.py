@@ -39,7 +39,7 @@ from quadmix.selectors.base import SelectionPlan
 from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.budgeting import find_cuts
-from quadmix.stages.emit import Emitted, EmitTask
+from quadmix.stages.emit import EmitTask, Emitted
 from quadmix.stages.fitting import fit_theta
 from quadmix.stages.records import FileEntry, StageRecord, begin, commit, find, record_digest, stage_fingerprint
 from quadmix.stages.rows import RowReader
@@ -81,8 +81,8 @@ def select(
     published = publish(root, manifest, {entry.path: folder / entry.path for entry in record.files})
     off = published.realised_tokens - published.requested_tokens
     progress.say(
-        f"select: {published.documents:,} documents, {published.realised_tokens:,} tokens of {published.requested_tokens:,} "
-        f"asked ({off:+,}); manifest {published.digest[:16]}"
+        f"select: {published.documents:,} documents, {published.realised_tokens:,} tokens of "
+        f"{published.requested_tokens:,} asked ({off:+,}); manifest {published.digest[:16]}"
     )
     return published
 
@@ -107,7 +107,7 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
 
 
 def packs(files: Sequence[str]) -> list[list[str]]:
-    """Annotation files in unit order, bundled into groups of about PACK_ROWS rows: a function of the annotations alone."""
+    """Annotation files in unit order, in groups of about PACK_ROWS rows: a function of the annotations alone."""
     groups: list[list[str]] = []
     rows = PACK_ROWS
     for path in files:

@@ -1,0 +1,172 @@
+"""Why one document is in a manifest, or is not: its scores, quality, rank, expected copies, draw, key, cut, in words.
+
+The numbers are computed from the annotations as `verify` does, so a document that was left out has them too; on a
+large pool that takes the few passes over the annotations that ranks need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from quadmix.errors import ConfigError
+from quadmix.manifest.model import Manifest
+from quadmix.manifest.published_plan import Plan
+from quadmix.manifest.recompute import Floats, id_hashes
+from quadmix.manifest.recount import Documents, Judge, annotation_paths, tally
+from quadmix.manifest.rows import read_rows
+from quadmix.schema import COPIES, DOC_HASH, DOC_ID, DOMAIN, N_TOKENS, OK, ROW, SCORE_PREFIX, SHARD, STATUS
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One document and the plan's view of it. None where it does not apply (quarantined, another selector)."""
+
+    doc_id: str
+    shard: str
+    row: int
+    status: str
+    copies: int  # in the manifest
+    n_tokens: int | None = None
+    domain: str | None = None
+    stratum: str | None = None
+    scores: dict[str, float] | None = None
+    quality: float | None = None
+    quality_rank: float | None = None
+    expected_copies: float | None = None
+    draw: float | None = None
+    key: float | None = None
+    cut: float | str | None = None
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """One line per known number, then the reason."""
+        known = [(name, value) for name, value in asdict(self).items() if value is not None and name != "why"]
+        width = max(len(name) for name, _ in known)
+        lines = []
+        for name, value in known:
+            if isinstance(value, dict):
+                value = ", ".join(f"{key} {number:.6g}" for key, number in value.items())
+            lines.append(f"{name.replace('_', ' '):<{width}}  {value}")
+        return [*lines, self.why]
+
+
+def explain(manifest: Manifest, doc_id: str, say: Callable[[str], None] = lambda text: None) -> Explanation:
+    """Explain one document of the pool; `ConfigError` if the annotations hold no such id."""
+    paths = annotation_paths(manifest)
+    say("looking for the document")
+    found = _find(paths, doc_id)
+    if found is None:
+        raise ConfigError(
+            f"no document {doc_id!r} among the {len(paths)} annotation files of this manifest; ids are compared byte "
+            "by byte, and a row whose id could not be read is only in the quarantine file"
+        )
+    position, row = found
+    place = {"doc_id": doc_id, "shard": row[SHARD], "row": row[ROW], "status": row[STATUS]}
+    if row[STATUS] != OK:
+        return Explanation(**place, copies=0, why=f"Not selected: the row is quarantined ({row[STATUS]}).")
+    plan = Plan.model_validate(manifest.plan)
+    say("ranking it among all documents")
+    judge = Judge(manifest, plan, paths, tally(paths))
+    judged = judge(_document(row, position, plan))
+    stratum = int(judged.stratum[0])
+    name = judge.strata[stratum] if stratum >= 0 else None
+    explained = Explanation(
+        **place,
+        copies=_copies(manifest, row),
+        n_tokens=row[N_TOKENS],
+        domain=row[DOMAIN],
+        stratum=name,
+        scores={
+            column.removeprefix(SCORE_PREFIX): value
+            for column, value in row.items()
+            if column.startswith(SCORE_PREFIX) and value is not None
+        },
+        quality=_only(judged.quality),
+        quality_rank=_only(judged.rank),
+        expected_copies=_only(judged.expected),
+        draw=_only(judged.draw),
+        key=_only(judged.key) if name is not None else None,
+        cut=plan.strata[name].cut_key if name is not None else None,
+    )
+    return replace(explained, why=_why(explained, plan))
+
+
+def _only(values: Floats | None) -> float | None:
+    return None if values is None else float(values[0])
+
+
+def _find(paths: list[Path], doc_id: str) -> tuple[int, dict[str, Any]] | None:
+    """(row number in its file, the row) of the document; of two with one id, the one of status ok."""
+    number, other = id_hashes([doc_id])[0], None
+    for path in paths:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            start = 0
+            for group in range(file.num_row_groups):
+                hashes = file.read_row_group(group, columns=[DOC_HASH])[DOC_HASH]
+                for at in np.flatnonzero(hashes.to_numpy() == number):
+                    row = file.read_row_group(group).slice(int(at), 1).to_pylist()[0]
+                    if row[DOC_ID] == doc_id and row[STATUS] == OK:
+                        return start + int(at), row
+                    if row[DOC_ID] == doc_id:
+                        other = start + int(at), row
+                start += len(hashes)
+    return other
+
+
+def _document(row: dict[str, Any], position: int, plan: Plan) -> Documents:
+    return Documents(
+        np.array([position]),
+        np.array([row[DOC_HASH]], dtype=np.uint64),
+        np.array([row[N_TOKENS]], dtype=np.int64),
+        np.array([plan.domains.index(row[DOMAIN])]),
+        tuple(np.array([row[SCORE_PREFIX + name]], dtype=np.float32) for name in plan.criteria),
+    )
+
+
+def _copies(manifest: Manifest, row: dict[str, Any]) -> int:
+    """Copies of an annotated row in the manifest."""
+    for _, _, batch in read_rows(manifest, (SHARD, ROW, COPIES)):
+        for at in np.flatnonzero(batch.column(1).to_numpy() == row[ROW]):
+            if batch.column(0)[int(at)].as_py() == row[SHARD]:
+                return int(batch.column(2)[int(at)].as_py())
+    return 0
+
+
+def _why(document: Explanation, plan: Plan) -> str:
+    if document.stratum is None:
+        assert document.quality_rank is not None
+        assert document.domain is not None
+        cutoff = plan.curve(document.domain).cutoff
+        return (
+            f"Not selected: its quality rank {document.quality_rank:.4f} (0 is best) in {document.domain!r} is beyond "
+            f"the cutoff {cutoff:.4f}, and the floor is 0, so its expected copies are 0."
+        )
+    cut, key = document.cut, document.key
+    where = f"the stratum {document.stratum!r}"
+    if plan.kind == "topk":
+        rule = f"its key {key:.6g} is minus its score {plan.criteria[0]}"
+    elif plan.kind == "quadmix":
+        rule = f"its key {key:.6g} is its draw {document.draw:.6g} / its expected copies {document.expected_copies:.6g}"
+    else:
+        rule = f"its key {key:.6g} is its draw"
+    if cut == "all":
+        limit = f"{where} was taken whole, up to {plan.max_copies} copies a document"
+    elif cut == "none":
+        limit = f"nothing was taken from {where}"
+    else:
+        limit = f"{where} was cut at key {cut:.6g}, where its tokens came nearest to the quota"
+    if not document.copies:
+        return f"Not selected: {rule}; {limit}."
+    step = f"{1 / document.expected_copies:.6g}" if document.expected_copies else "1"
+    more = f" Each further copy's key is {step} larger." if plan.kind != "topk" and plan.max_copies > 1 else ""
+    copies = "1 copy" if document.copies == 1 else f"{document.copies} copies"
+    return f"Selected, {copies}: {rule}; {limit}.{more}"

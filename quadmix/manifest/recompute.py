@@ -1,0 +1,272 @@
+"""The selection's arithmetic once more, for `verify`: written from the papers and the architecture, sharing nothing
+with the code that selects.
+
+Hashes come from the xxhash library, the sampling function's exponentials from numpy, its integrals from 16-point
+Gauss-Legendre on pieces of at most 2, ranks from sorted integer sums. It agrees with the published numbers to the bit
+where they are integers or draws, and to about 1e-12 where they are means of the sampling function.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_SATURATED = 40.0  # (2 sigma(t))**eta is 2**eta to 1e-17 from here on
+_PIECE = 2.0
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+SPLIT_BITS = 12  # a coarse class spans this many low bits of the order key
+_HEAVY_SHARE = 2048  # classes above 1/2048 of the tokens are single scores
+
+
+def id_hashes(doc_ids: Iterable[str]) -> NDArray[np.uint64]:
+    """xxHash64 (seed 0) of each id's UTF-8 bytes."""
+    return np.array([xxhash.xxh64(doc_id.encode("utf-8")).intdigest() for doc_id in doc_ids], dtype=np.uint64)
+
+
+def draws(hashes: NDArray[np.uint64], seed: int, purpose: str) -> Floats:
+    """u = ((h >> 11) + 1/2) * 2**-53, h the xxHash64 of the hash's 8 bytes under the key of (seed, purpose)."""
+    key = xxhash.xxh64(f"{seed}:{purpose}".encode()).intdigest()
+    raw = hashes.astype("<u8").tobytes()
+    digest = xxhash.xxh64_intdigest
+    mixed = np.array([digest(raw[at : at + 8], key) for at in range(0, len(raw), 8)], dtype=np.uint64)
+    return np.minimum(((mixed >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53, 1.0 - 2.0**-53)
+
+
+# ------------------------------------------------------------------------------------------- scores to qualities
+
+
+def order_keys(scores: NDArray[np.float32]) -> Ints:
+    """Integers 0..2**32-1 that order as the scores do."""
+    bits = (scores.astype(np.float32) + np.float32(0.0)).view(np.int32).astype(np.int64)
+    return np.where(bits < 0, -1 - bits, bits + 2**31)
+
+
+def scores_of(keys: Ints) -> Floats:
+    """The scores of order keys."""
+    bits = np.where(keys < 2**31, -1 - keys, keys - 2**31).astype(np.int32)
+    return bits.view(np.float32).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ScoreClasses:
+    """One criterion's map from scores to sigma: class starts as order keys, ascending; sigma of q in 2**-30."""
+
+    keys: Ints
+    sigma: Ints
+
+    def of(self, scores: NDArray[np.float32]) -> Ints:
+        """(n,) sigma of every score: that of the last class which starts at or below it, else of the first."""
+        at = np.searchsorted(self.keys, order_keys(scores), side="right") - 1
+        return self.sigma[np.maximum(at, 0)]
+
+
+def crowded(docs: Ints, tokens: Ints) -> NDArray[np.bool_]:
+    """Coarse bins whose scores are told apart one by one: above 1/2048 of all tokens, in several documents."""
+    return np.asarray((tokens * _HEAVY_SHARE > tokens.sum()) & (docs > 1))
+
+
+def score_classes(
+    coarse: Ints, coarse_docs: Ints, coarse_tokens: Ints, single: Ints, single_tokens: Ints, method: str
+) -> ScoreClasses:
+    """The frozen map of one criterion.
+
+    coarse: (c,) ascending order keys >> 12 in use, with their documents and tokens; single: (s,) ascending full order
+    keys of the documents in `crowded` bins, with their tokens. method: quantile | zscore | minmax.
+    """
+    alone = ~crowded(coarse_docs, coarse_tokens)
+    keys = np.concatenate([coarse[alone] << SPLIT_BITS, single])
+    tokens = np.concatenate([coarse_tokens[alone], single_tokens])
+    # a coarse class stands for the middle of its range, a single score for itself
+    point = np.concatenate([(coarse[alone] << SPLIT_BITS) + (1 << SPLIT_BITS - 1), single])
+    order = np.argsort(keys)
+    keys, tokens, scores = keys[order], tokens[order], scores_of(point[order])
+    total = int(tokens.sum())
+    if method == "quantile":
+        q = (2 * np.cumsum(tokens) - tokens) / (2 * total)
+    elif method == "minmax":
+        span = scores[-1] - scores[0]
+        q = (scores - scores[0]) / span if span > 0 else np.full(scores.size, 0.5)
+    else:
+        share = tokens / float(total)
+        mean = np.add.accumulate(scores * share)[-1]
+        variance = np.add.accumulate((scores - mean) ** 2 * share)[-1]
+        q = (scores - mean) / np.sqrt(variance) if variance > 0 else np.zeros(scores.size)
+    return ScoreClasses(keys, np.rint(_logistic(q) * 2.0**30).astype(np.int64))
+
+
+def _logistic(x: Floats) -> Floats:
+    """1 / (1 + e**-x) by the one sequence of IEEE operations that the manifest format prescribes.
+
+    This rounds to an integer that decides ranks, so here the bits count and numpy's exponential will not do: its last
+    bit differs between processors. e**-|x| = 2**k e**r with k = rint(x / ln 2), r by a two-part ln 2, e**r by its
+    Taylor polynomial of degree 13 in Horner's form.
+    """
+    y = np.clip(-np.abs(x), -745.0, 709.0)
+    k = np.rint(y * 1.44269504088896338700)
+    r = (y - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10
+    series = np.full(r.shape, 1.0 / math.factorial(13))
+    for degree in range(12, -1, -1):
+        series = series * r + 1.0 / math.factorial(degree)
+    whole = k.astype(np.int32)
+    half = (k * 0.5).astype(np.int32)
+    e = np.ldexp(np.ldexp(series, half), whole - half)
+    return np.asarray(np.where(x >= 0, 1.0, e) / (1.0 + e))
+
+
+def merge_weight_units(weights: Sequence[float]) -> Ints:
+    """Merge weights of one domain in units of 2**-20, summing to 2**20, by largest remainder."""
+    share = np.array(weights, dtype=np.float64)
+    exact = share / share.sum() * 2**20
+    units = np.floor(exact).astype(np.int64)
+    by_remainder = sorted(range(units.size), key=lambda at: (-(exact[at] - units[at]), at))
+    for at in by_remainder[: 2**20 - int(units.sum())]:
+        units[at] += 1
+    return np.asarray(units)
+
+
+def bin_width_bits(documents: int) -> int:
+    """Low bits of a 50-bit quality that its bin drops: 16 bins a document, 2**8 to 2**18 of them."""
+    return 50 - min(max(max(documents - 1, 0).bit_length() + 4, 8), 18)
+
+
+# ------------------------------------------------------------------------------------------- ranks to copies
+
+
+@dataclass(frozen=True)
+class Curve:
+    """min(scale * S, cap) of one domain: S as in eq. 3 with the cutoff already stretched."""
+
+    steepness: float
+    cutoff: float
+    exponent: float
+    floor: float
+    scale: float
+    cap: float
+
+    def at(self, rank: Floats) -> Floats:
+        """The function itself."""
+        rise = self._rise(self.steepness * np.maximum(self.cutoff - rank, 0.0))
+        return np.minimum(self.scale * (np.where(rank <= self.cutoff, rise, 0.0) + self.floor), self.cap)
+
+    def mean(self, low: Floats, high: Floats) -> Floats:
+        """(k,) mean over each rank interval (low, high], 0 <= low < high <= 1."""
+        inner = np.minimum(high, self.cutoff)
+        width = np.maximum(inner - low, 0.0)
+        share = width / (high - low)
+        start = self.steepness * np.maximum(self.cutoff - inner, 0.0)
+        inside = self._mean_rise(start, start + self.steepness * width)
+        return share * inside + (1.0 - share) * min(self.scale * self.floor, self.cap)
+
+    def _rise(self, t: Floats) -> Floats:
+        return np.asarray((2.0 / (1.0 + np.exp(-t))) ** self.exponent)
+
+    def _capped(self, t: Floats) -> Floats:
+        return np.minimum(self.scale * (self._rise(t) + self.floor), self.cap)
+
+    def _mean_rise(self, start: Floats, stop: Floats) -> Floats:
+        """(k,) mean of the capped function of t over start..stop; its value where the two are equal."""
+        length = stop - start
+        total = np.zeros(start.size)
+        edges = sorted({*np.arange(0.0, _SATURATED + 1, _PIECE), min(self._bend(), _SATURATED)})
+        for left, right in itertools.pairwise(edges):
+            rows = np.flatnonzero((stop > left) & (start < right))
+            if rows.size:
+                low, high = np.maximum(start[rows], left), np.minimum(stop[rows], right)
+                half = (high - low) / 2.0
+                nodes = (low + half)[:, None] + half[:, None] * _NODES
+                total[rows] += half * (self._capped(nodes) @ _WEIGHTS)
+        beyond = np.maximum(stop - np.maximum(start, _SATURATED), 0.0)
+        total += beyond * float(self._capped(np.array([_SATURATED]))[0])
+        return np.where(length > 0, total / np.where(length > 0, length, 1.0), self._capped(start))
+
+    def _bend(self) -> float:
+        """t at which the cap begins to hold; infinite if never."""
+        room = self.cap / self.scale - self.floor
+        if room >= 2.0**self.exponent:
+            return float("inf")
+        if room <= 1.0:
+            return 0.0
+        half = room ** (1.0 / self.exponent) / 2.0
+        return float(np.log(half / (1.0 - half)))
+
+
+def interval_ranks(tokens: Ints) -> tuple[Floats, Floats]:
+    """(r_lo, r] of each quality bin of a domain, bins ascending: the share of tokens strictly better, and at least
+    as good."""
+    total = int(tokens.sum())
+    worse = np.cumsum(tokens) - tokens
+    return (total - worse - tokens) / total, (total - worse) / total
+
+
+# ------------------------------------------------------------------------------------------- budgets
+
+
+def equal_quotas(reach: Sequence[int], budget: int) -> list[int]:
+    """Equal shares of a budget; who cannot give its share (`reach` tokens at most) gives all, the rest is shared."""
+    quotas, rest = [0] * len(reach), budget
+    giving = [at for at, most in enumerate(reach) if most > 0]
+    while giving:
+        share = {at: rest // len(giving) + (place < rest % len(giving)) for place, at in enumerate(giving)}
+        full = [at for at in giving if reach[at] <= share[at]]
+        for at in full or giving:
+            quotas[at] = reach[at] if full else share[at]
+        if not full:
+            break
+        rest -= sum(reach[at] for at in full)
+        giving = [at for at in giving if at not in full]
+    return quotas
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """The copies nearest to a stratum's cut, ascending by (key, hash): `before` tokens precede them all."""
+
+    before: int
+    tokens: Ints  # (k,)
+    first: bool  # no copy of the stratum comes before them
+    last: bool  # none comes after
+
+    def nearest(self, quota: int) -> int | None:
+        """Tokens of the prefix nearest to the quota, the shorter one if two are; None if it lies outside."""
+        sums = np.concatenate([[self.before], self.before + np.cumsum(self.tokens)])
+        if (quota < sums[0] and not self.first) or (quota > sums[-1] and not self.last):
+            return None
+        after = int(np.searchsorted(sums, quota, side="left"))  # the first known prefix that reaches the quota
+        if after == sums.size:
+            return int(sums[-1])
+        shorter = max(after - 1, 0)
+        return int(sums[after] if sums[after] - quota < quota - sums[shorter] else sums[shorter])
+
+
+def settle(quotas: Sequence[int], known: Sequence[Neighbourhood]) -> list[int] | None:
+    """Tokens that each stratum must have taken: residuals carry over in order, then what is missing is offered again.
+
+    None if a prefix lies outside its neighbourhood (a stratum ran dry and others gave far more than their quota).
+    """
+    taken: list[int] = []
+    residual = 0
+    for quota, near in zip(quotas, known, strict=True):
+        found = near.nearest(max(quota + residual, 0))
+        if found is None:
+            return None
+        taken.append(found)
+        residual += quota - found
+    for at, near in enumerate(known):
+        if residual <= 0:
+            break
+        found = near.nearest(taken[at] + residual)
+        if found is None:
+            return None
+        if abs(residual + taken[at] - found) < abs(residual):
+            residual += taken[at] - found
+            taken[at] = found
+    return taken

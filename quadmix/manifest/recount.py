@@ -1,0 +1,293 @@
+"""Passes over the annotation files for `verify` and `explain`: counts, score maps and ranks from the scores alone.
+
+Files are read one at a time; what is kept between them is one histogram per criterion, one line per quality bin of a
+domain in use, and the row ranges of every file. Nothing here shares code with the selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from quadmix.errors import VerificationError
+from quadmix.manifest.model import Manifest
+from quadmix.manifest.published_plan import Plan
+from quadmix.manifest.recompute import (
+    SPLIT_BITS,
+    Curve,
+    Floats,
+    Ints,
+    ScoreClasses,
+    bin_width_bits,
+    crowded,
+    draws,
+    equal_quotas,
+    interval_ranks,
+    merge_weight_units,
+    order_keys,
+    score_classes,
+)
+from quadmix.schema import DOC_HASH, DOMAIN, N_TOKENS, OK, ROW, SHARD, STATUS, score_column
+
+_CELL_BITS = 18  # a domain has at most 2**18 quality bins
+_PENDING_CELLS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of status ok of one annotation file, in its order: n of them."""
+
+    position: Ints  # (n,) row number in the file
+    hash: NDArray[np.uint64]  # (n,)
+    tokens: Ints  # (n,)
+    domain: Ints  # (n,) index into the names given to the reader
+    scores: tuple[NDArray[np.float32], ...]  # one (n,) array per criterion
+
+
+@dataclass
+class Tallied:
+    """Sums over annotation rows: status -> [documents, tokens], and the row ranges that each file covers."""
+
+    status: dict[str, list[int]] = field(default_factory=dict)
+    domains: dict[str, list[int]] = field(default_factory=dict)  # documents and tokens of status ok
+    ranges: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)  # shard -> (first, last, file)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the plan says of n documents. stratum: (n,) index into the names, -1 = not eligible; rank and expected are
+    None for selectors without them."""
+
+    stratum: Ints
+    draw: Floats
+    key: Floats
+    step: Floats
+    rank: Floats | None = None
+    expected: Floats | None = None
+    quality: Floats | None = None
+
+
+def annotation_paths(manifest: Manifest) -> list[Path]:
+    """The annotation files in unit order; `VerificationError` naming the first that is not there."""
+    paths = [manifest.annotation_path(entry) for entry in manifest.annotations.files]
+    for path in paths:
+        if not path.is_file():
+            raise VerificationError(
+                f"{path}: the annotations that this manifest was selected from are gone; keep {manifest.run_directory}"
+                " whole, or rerun `quadmix annotate`"
+            )
+    return paths
+
+
+def tally(paths: Sequence[Path]) -> Tallied:
+    """Count rows by status and domain, and note which rows of which shard each file holds."""
+    total = Tallied()
+    for number, path in enumerate(paths):
+        for table in _row_groups(path, (STATUS, DOMAIN, N_TOKENS, SHARD, ROW)):
+            status_names, status = _codes(table[STATUS])
+            domain_names, domain = _codes(table[DOMAIN])
+            tokens = _tokens(table[N_TOKENS])
+            for code, name in enumerate(status_names):
+                _add(total.status, str(name), status == code, tokens)
+            ok = status == status_names.index(OK) if OK in status_names else np.zeros(status.size, dtype=bool)
+            for code, name in enumerate(domain_names):
+                _add(total.domains, str(name), ok & (domain == code), tokens)
+            _note_ranges(total.ranges, table, number)
+    return total
+
+
+def read_documents(path: Path, domains: Sequence[str], criteria: Sequence[str]) -> Iterator[Documents]:
+    """The documents of status ok, a row group at a time. A domain that is not in `domains` has index -1."""
+    place = {name: index for index, name in enumerate(domains)}
+    start = 0
+    for table in _row_groups(path, (STATUS, DOC_HASH, N_TOKENS, DOMAIN, *map(score_column, criteria))):
+        names, status = _codes(table[STATUS])
+        rows = np.flatnonzero(status == names.index(OK)) if OK in names else np.zeros(0, dtype=np.int64)
+        domain_names, domain = _codes(table[DOMAIN])
+        known = np.array([place.get(str(name), -1) for name in domain_names] or [-1], dtype=np.int64)
+        taken = table.take(pa.array(rows))
+        yield Documents(
+            start + rows,
+            _array(taken[DOC_HASH], np.uint64),
+            _tokens(taken[N_TOKENS]),
+            known[domain[rows]],
+            tuple(_array(taken[score_column(name)], np.float32) for name in criteria),
+        )
+        start += table.num_rows
+
+
+class Judge:
+    """Computes draw, key, step, stratum, rank and expected copies of any document under a manifest's plan.
+
+    For a QuaDMix plan, building one reads the annotations two or three times: histograms of the scores, single scores
+    where a histogram bin is crowded, tokens per quality bin.
+    """
+
+    def __init__(self, manifest: Manifest, plan: Plan, paths: Sequence[Path], counted: Tallied) -> None:
+        self.plan, self.seed, self.kind, self.criteria = plan, manifest.seed, plan.kind, plan.criteria
+        self.domains = plan.domains
+        self.domain_tokens = [counted.domains[name][1] for name in self.domains]
+        self.strata = ["pool"] if self.kind in ("natural", "topk") else self.domains
+        if self.kind == "quadmix":
+            self._fit_quadmix(paths, [counted.domains[name][0] for name in self.domains])
+
+    def __call__(self, documents: Documents) -> Judged:
+        draw = draws(documents.hash, self.seed, self.plan.purpose)
+        n = draw.size
+        if self.kind == "topk":
+            key = -documents.scores[0].astype(np.float64)
+            return Judged(np.zeros(n, dtype=np.int64), draw, key, np.full(n, np.inf))
+        if self.kind == "natural":
+            return Judged(np.zeros(n, dtype=np.int64), draw, draw, np.ones(n))
+        if self.kind == "uniform":
+            return Judged(documents.domain, draw, draw, np.ones(n))
+        cell, quality = self._cells(documents)
+        at = np.searchsorted(self.cells, cell)
+        expected, rank = self.cell_expected[at], self.cell_rank[at]
+        with np.errstate(divide="ignore"):
+            key, step = draw / expected, 1.0 / expected
+        return Judged(np.where(expected > 0, documents.domain, -1), draw, key, step, rank, expected, quality / 2.0**50)
+
+    def quotas(self, budget: int) -> list[float]:
+        """Tokens that each stratum should get; a QuaDMix quota is rounded to a whole number next to it."""
+        if self.kind in ("natural", "topk"):
+            return [float(budget)]
+        if self.kind == "uniform":
+            reach = [tokens * self.plan.max_copies for tokens in self.domain_tokens]
+            return [float(quota) for quota in equal_quotas(reach, budget)]
+        total = sum(self.stratum_tokens)
+        return [tokens / total * budget for tokens in self.stratum_tokens]
+
+    def _fit_quadmix(self, paths: Sequence[Path], docs: Sequence[int]) -> None:
+        assert self.plan.theta is not None
+        weights = self.plan.theta.merge_weights
+        units = [merge_weight_units([weights[name][c] for c in self.criteria]) for name in self.domains]
+        self.units = np.array(units, dtype=np.int64).reshape(len(self.domains), len(self.criteria))
+        self.shift = np.array([bin_width_bits(count) for count in docs], dtype=np.int64)
+        self.classes = self._fit_classes(paths)
+        self.cells, tokens = self._count_cells(paths)
+        self.cell_expected, self.cell_rank = np.zeros(self.cells.size), np.ones(self.cells.size)
+        self.curves: list[Curve] = []
+        self.closed_form: list[float] = []  # expected tokens of each domain under the multiplier
+        self.stratum_tokens: list[float] = []  # in proportion to which the budget is shared
+        for index, name in enumerate(self.domains):
+            first, last = np.searchsorted(self.cells, [index << _CELL_BITS, (index + 1) << _CELL_BITS])
+            low, high = interval_ranks(tokens[first:last])
+            curve = self.plan.curve(name)
+            interval = self.plan.rank == "interval"
+            expected = curve.mean(low, high) if interval else curve.at(high)
+            self.cell_expected[first:last], self.cell_rank[first:last] = expected, high
+            self.curves.append(curve)
+            whole = self.domain_tokens[index] * float(curve.mean(np.zeros(1), np.ones(1))[0])
+            self.closed_form.append(whole)
+            self.stratum_tokens.append(whole if interval else float((tokens[first:last] * expected).sum()))
+
+    def _fit_classes(self, paths: Sequence[Path]) -> list[ScoreClasses]:
+        size, n = 1 << (32 - SPLIT_BITS), len(self.criteria)
+        docs, tokens = np.zeros((n, size), dtype=np.int64), np.zeros((n, size), dtype=np.int64)
+        for documents in self._read(paths):
+            for column, scores in enumerate(documents.scores):
+                bins = order_keys(scores) >> SPLIT_BITS
+                np.add.at(docs[column], bins, 1)
+                np.add.at(tokens[column], bins, documents.tokens)
+        split = np.stack([crowded(docs[c], tokens[c]) for c in range(n)])
+        single: list[tuple[Ints, Ints]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64)) for _ in range(n)]
+        if split.any():
+            for documents in self._read(paths):
+                for column, scores in enumerate(documents.scores):
+                    keys = order_keys(scores)
+                    inside = split[column, keys >> SPLIT_BITS]
+                    merged = np.concatenate([single[column][0], keys[inside]])
+                    counts = np.concatenate([single[column][1], documents.tokens[inside]])
+                    single[column] = _sum_by(merged, counts)
+        used = [np.flatnonzero(docs[column]) for column in range(n)]
+        return [
+            score_classes(used[c], docs[c, used[c]], tokens[c, used[c]], *single[c], self.plan.normalise)
+            for c in range(n)
+        ]
+
+    def _count_cells(self, paths: Sequence[Path]) -> tuple[Ints, Ints]:
+        """(cells in use ascending, tokens): cell = domain << 18 | quality bin."""
+        cells, tokens = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        pending = 0
+        for documents in self._read(paths):
+            found = _sum_by(self._cells(documents)[0], documents.tokens)
+            cells.append(found[0])
+            tokens.append(found[1])
+            pending += found[0].size
+            if pending > _PENDING_CELLS:
+                merged = _sum_by(np.concatenate(cells), np.concatenate(tokens))
+                cells, tokens, pending = [merged[0]], [merged[1]], 0
+        return _sum_by(np.concatenate(cells), np.concatenate(tokens))
+
+    def _cells(self, documents: Documents) -> tuple[Ints, Ints]:
+        """(cell, merged quality in 2**-50) of every document."""
+        quality = np.zeros(documents.tokens.size, dtype=np.int64)
+        for column, scores in enumerate(documents.scores):
+            quality += self.units[documents.domain, column] * self.classes[column].of(scores)
+        return documents.domain << _CELL_BITS | quality >> self.shift[documents.domain], quality
+
+    def _read(self, paths: Sequence[Path]) -> Iterator[Documents]:
+        for path in paths:
+            yield from read_documents(path, self.domains, self.criteria)
+
+
+def _row_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=list(columns), use_threads=False)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise VerificationError(f"{path}: cannot be read ({error}); rerun `quadmix annotate`") from error
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[Any], Ints]:
+    """(distinct values, (n,) index of each row's; -1 for null)."""
+    joined = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    indices = joined.indices.fill_null(-1)
+    return joined.dictionary.to_pylist(), _array(indices, np.int64)
+
+
+def _tokens(column: pa.ChunkedArray) -> Ints:
+    return _array(column.combine_chunks().fill_null(0), np.int64)
+
+
+def _array(column: Any, kind: Any) -> NDArray[Any]:
+    values: NDArray[Any] = np.asarray(column.to_numpy() if isinstance(column, pa.ChunkedArray) else column)
+    return values.astype(kind, copy=False)
+
+
+def _add(tallies: dict[str, list[int]], name: str, chosen: NDArray[np.bool_], tokens: Ints) -> None:
+    found = tallies.setdefault(name, [0, 0])
+    found[0] += int(chosen.sum())
+    found[1] += int(tokens[chosen].sum())
+
+
+def _note_ranges(ranges: dict[str, list[tuple[int, int, int]]], table: pa.Table, number: int) -> None:
+    """Extend shard -> (first row, last row, file) by one row group, joining what continues."""
+    names, shard = _codes(table[SHARD])
+    rows = _array(table[ROW].combine_chunks().fill_null(-1), np.int64)
+    breaks = np.flatnonzero((np.diff(shard) != 0) | (np.diff(rows) <= 0)) + 1
+    for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), rows.size], strict=True):
+        if first == last:
+            continue
+        known = ranges.setdefault(str(names[shard[first]]), [])
+        start, stop = int(rows[first]), int(rows[last - 1])
+        if known and known[-1][2] == number and known[-1][1] < start:
+            start = known.pop()[0]
+        known.append((start, stop, number))
+
+
+def _sum_by(keys: Ints, values: Ints) -> tuple[Ints, Ints]:
+    """Distinct keys ascending, and the sum of the values of each."""
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if keys.size else np.zeros(0, np.int64)
+    return keys[first], np.add.reduceat(values, first) if first.size else values

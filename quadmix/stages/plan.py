@@ -1,0 +1,216 @@
+"""`quadmix plan`: is the run feasible, how much work is it, and about how long. Reads a few documents, writes nothing.
+
+Counts that an earlier run established are exact and said to be; the others are extrapolated from a sample of a few
+megabytes. Times come from short measurements made here (tokenizer, proxy steps, a matrix product for the scorers'
+constants) and are meant to tell minutes from hours.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quadmix.config import PerplexityScorerConfig, RunConfig
+from quadmix.errors import QuadmixError
+from quadmix.pool.inventory import find_inputs, plan_units
+from quadmix.pool.quarantine import Faults
+from quadmix.pool.readers import read_unit
+from quadmix.pool.units import Unit
+from quadmix.scorers.tokens import load_tokenizer
+from quadmix.stages.records import current
+
+_SAMPLE_UNITS = 4
+_SAMPLE_BYTES = 500_000
+# seconds of one core per megabyte of text, measured on the shipped pool at 2.5 GHz (benchmarks/heuristics.py and
+# tests of the scorers): orders of magnitude, not promises
+_SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.25, "linear": 0.12}
+_PROBE_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would be. exact: whether documents and tokens were counted by an earlier run or extrapolated."""
+
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    files: int
+    units: int
+    input_bytes: int
+    documents: int
+    tokens: int
+    exact: bool
+    budget: int
+    reachable: int  # tokens of the whole pool at max_copies
+    proxies: int
+    proxy_tokens: int
+    workers: int
+    seconds: dict[str, float]
+    advice: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The estimate in words."""
+        about = "" if self.exact else "about "
+        lines = [
+            f"input       {self.files:,} files, {self.input_bytes:,} bytes, {self.units:,} units",
+            f"pool        {about}{self.documents:,} documents, {about}{self.tokens:,} tokens",
+            f"budget      {self.budget:,} tokens of {about}{self.reachable:,} reachable at the cap on copies",
+        ]
+        if self.proxies:
+            lines.append(f"search      {self.proxies:,} proxies, {self.proxy_tokens:,} proxy-tokens")
+        for stage, seconds in self.seconds.items():
+            lines.append(f"{stage:<11} about {_duration(seconds)} on {self.workers} workers")
+        lines.append(f"in all      about {_duration(sum(self.seconds.values()))}")
+        lines += [f"note        {text}" for text in (*self.warnings, *self.advice)]
+        lines += [f"problem     {text}" for text in self.problems]
+        lines.append("feasible: yes" if not self.problems else "feasible: no")
+        return lines
+
+
+def make_estimate(config: RunConfig) -> Estimate:
+    """Estimate a checked configuration. Bad inputs become problems of the estimate, not errors."""
+    problems: list[str] = []
+    inventory = find_inputs(config.pool)
+    problems += [refusal.line() for refusal in inventory.refused if not config.pool.skip_bad_files]
+    units = plan_units(inventory.files, config.pool.unit_bytes)
+    workers = _workers(config)
+    seen = _sample(config, units)
+    done = current(Path(config.output), "annotate")
+    documents, tokens = seen.documents, seen.tokens
+    if done is not None:
+        documents, tokens = int(done.summary["ok_docs"]), int(done.summary["ok_tokens"])
+    cap = config.mixture.max_copies
+    if config.mixture.budget > tokens * cap:
+        problems.append(
+            f"mixture.budget: asked {config.mixture.budget:,} tokens, the pool holds "
+            f"{'' if done else 'about '}{tokens:,}, {tokens * cap:,} with every document at {cap} copies"
+        )
+    seconds, proxies, proxy_tokens = {"annotate": _annotate_seconds(config, seen) / workers}, 0, 0
+    search = config.search
+    if search is not None and config.select.mixture in ("winner", "proposal"):
+        rivals = len(search.confirm.rivals) + 1
+        swarm = search.trials + 2 + len(config.mixture.criteria)  # the baselines run beside the thetas
+        proxies = swarm + rivals * search.confirm.seeds
+        proxy_tokens = proxies * search.tokens_per_trial
+        if not problems:
+            seconds["search"] = proxy_tokens * _proxy_seconds(config) / workers
+    seconds["select"] = documents * 4e-6 / workers + 1.0
+    return Estimate(
+        tuple(problems), inventory.warnings, len(inventory.files), len(units),
+        sum(file.size for file in inventory.files), documents, tokens, done is not None, config.mixture.budget,
+        tokens * cap, proxies, proxy_tokens, workers, seconds, _advice(config),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The pool as extrapolated from a sample; token_seconds: of one core, per token."""
+
+    documents: int
+    tokens: int
+    text_bytes: int
+    token_seconds: float
+
+
+def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
+    chosen = [units[int(place)] for place in np.linspace(0, len(units) - 1, min(_SAMPLE_UNITS, len(units)))]
+    texts: list[str] = []
+    given: list[int] = []
+    rows_known = sum(unit.rows for unit in units) if all(unit.rows >= 0 for unit in units) else None
+    for unit in chosen:
+        held = 0
+        for batch in read_unit(unit, config.pool, ()):
+            fine = Faults.of_columns(batch["reason"], batch["detail"]).fine
+            for position in np.flatnonzero(fine):
+                texts.append(batch["text"][int(position)].as_py())
+                held += len(texts[-1])
+                if config.pool.columns.tokens:
+                    given.append(int(batch["tokens"][int(position)].as_py() or 0))
+                if held >= _SAMPLE_BYTES:
+                    break
+            if held >= _SAMPLE_BYTES:
+                break
+    if not texts:
+        raise QuadmixError("plan: the sampled units hold no usable document; run annotate to see why")
+    size = sum(len(text.encode()) for text in texts)
+    started = time.process_time()
+    counts = np.array(given) if given else _count(config, texts)
+    token_seconds = (time.process_time() - started) / max(int(counts.sum()), 1)
+    # Parquet footers know the rows; of JSONL, bytes of text are taken to be bytes of input, decoded
+    scale = rows_known / len(texts) if rows_known is not None else sum(unit.bytes for unit in units) / size
+    return _Seen(round(len(texts) * scale), round(int(counts.sum()) * scale), round(size * scale), token_seconds)
+
+
+def _count(config: RunConfig, texts: list[str]) -> np.ndarray[Any, Any]:
+    if config.tokenizer is None:
+        return np.array([len(text.encode()) for text in texts])
+    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer.count(texts[:1])  # loading is not part of the speed
+    return tokenizer.count(texts)
+
+
+def _annotate_seconds(config: RunConfig, seen: _Seen) -> float:
+    """Of one core: tokenizer as measured, scorers by their constants, perplexity by the proxy's speed."""
+    megabytes = seen.text_bytes / 1e6
+    total = seen.tokens * seen.token_seconds
+    for scorer in config.annotate.scorers:
+        if isinstance(scorer, PerplexityScorerConfig):
+            read = min(seen.tokens, seen.documents * scorer.max_tokens)
+            # a forward pass is about a third of a training step
+            total += (scorer.train_tokens * bool(scorer.train_on) + read / 3) * _step_seconds(config, scorer.proxy)
+        else:
+            total += megabytes * _SCORER_SECONDS[scorer.kind]
+    return total
+
+
+def _proxy_seconds(config: RunConfig) -> float:
+    assert config.search is not None
+    return _step_seconds(config, config.search.proxy)
+
+
+def _step_seconds(config: RunConfig, proxy: Any) -> float:
+    """Seconds of one core per token trained, from a dozen steps on made-up tokens."""
+    from proxy_models.train import train_proxy
+    from quadmix.config import ProxyConfig
+
+    chosen = proxy or ProxyConfig()
+    vocabulary = load_tokenizer(config.tokenizer).vocab_size if config.tokenizer else 256
+    rows = chosen.batch * _PROBE_STEPS
+    tokens = (np.arange(rows * (chosen.seq_len + 1)) * 7919 % vocabulary).astype(np.uint32)
+    started = time.process_time()
+    train_proxy(chosen, vocabulary, tokens, init_seed=0, order_seed=0, eval_sets={})
+    return (time.process_time() - started) / tokens.size
+
+
+def _workers(config: RunConfig) -> int:
+    if config.engine.kind == "local":
+        return config.engine.workers or os.cpu_count() or 1
+    return 1
+
+
+def _advice(config: RunConfig) -> tuple[str, ...]:
+    if config.engine.kind == "local":
+        return ()
+    from quadmix.engine.spark import memory_advice
+
+    return (
+        "times are for one core: divide by the cluster's",
+        memory_advice(1, config.pool.unit_bytes),
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,327 @@
+"""The report: one HTML file without outside resources, about what was decided and how sure that is.
+
+Everything in it comes from the annotations' summary, the search's result and the published manifest; nothing is
+computed anew but pictures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quadmix.config import RunConfig
+from quadmix.core.sampling import sampling_value
+from quadmix.core.summary import PoolSummary
+from quadmix.errors import EnvironmentFault
+from quadmix.manifest.durable import write_atomically
+from quadmix.manifest.model import Manifest
+from quadmix.progress import Progress
+from quadmix.search.result import JOINT, Confirmed, SearchResult
+from quadmix.stages import figures
+from quadmix.stages.annotate import Annotated
+
+
+@dataclass(frozen=True)
+class Table:
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading of the report."""
+
+    id: str
+    title: str
+    text: str = ""
+    figure: str = ""
+    tables: tuple[Table, ...] = ()
+    empty: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template needs."""
+
+    title: str
+    lead: str
+    winner_line: str
+    verdict: str
+    tiles: list[dict[str, str]]
+    sections: list[Section]
+    provenance: str = field(default="")
+
+
+def write_report(
+    config: RunConfig, progress: Progress, annotated: Annotated, search: SearchResult | None, manifest: Manifest
+) -> Path:
+    """Write OUT/report.html; returns its path."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as missing:
+        raise EnvironmentFault(
+            "the report needs jinja2 and matplotlib: pip install 'quadmix[report]', then run again"
+        ) from missing
+    template = resources.files("quadmix.stages").joinpath("report.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    page = make_page(annotated.summary, annotated.record.summary, search, manifest)
+    html = environment.from_string(template).render(vars(page))
+    path = Path(config.output) / "report.html"
+    write_atomically(path, html.encode("utf-8"))
+    progress.say(f"report: {path}")
+    return path
+
+
+def make_page(
+    summary: PoolSummary, annotations: dict[str, Any], search: SearchResult | None, manifest: Manifest
+) -> Page:
+    """All of the report's content."""
+    sections = [_domains(summary, search, manifest)]
+    if manifest.plan["kind"] == "quadmix":
+        sections += [_curves(manifest), _weights(manifest)]
+    if search is not None:
+        sections += [_regression(search), _confirmation(search)]
+    sections += [_budget(manifest), _repeats(manifest), _quarantine(annotations, manifest)]
+    winner, verdict = _verdict(search, manifest)
+    return Page(
+        title=f"{figures.short(manifest.realised_tokens)} tokens, chosen by {_chosen_by(search, manifest)}",
+        lead=f"Manifest {manifest.digest[:16]}, seed {manifest.seed}. Pool: {int(summary.docs.sum()):,} documents, "
+        f"{summary.total_tokens:,} tokens in {len(summary.domains)} domains.",
+        winner_line=winner,
+        verdict=verdict,
+        tiles=_tiles(search, manifest),
+        sections=sections,
+        provenance=json.dumps(
+            {
+                "config": manifest.config,
+                "plan": {key: value for key, value in manifest.plan.items() if key != "strata"},
+                "inputs": [vars(entry) for entry in manifest.inputs],
+                "software": manifest.software,
+            },
+            indent=1,
+            ensure_ascii=False,
+        ),
+    )
+
+
+def _chosen_by(search: SearchResult | None, manifest: Manifest) -> str:
+    if search is not None and search.confirmation.winner is not None:
+        return search.confirmation.winner
+    return manifest.selector
+
+
+def _verdict(search: SearchResult | None, manifest: Manifest) -> tuple[str, str]:
+    if search is None:
+        return "", ""
+    winner = search.confirmation.winner
+    published = f"Winner: {winner}" if winner else "No winner"
+    return f"{published}. Published here: {manifest.selector}.", search.confirmation.verdict
+
+
+def _tiles(search: SearchResult | None, manifest: Manifest) -> list[dict[str, str]]:
+    off = manifest.realised_tokens - manifest.requested_tokens
+    tiles = [
+        ("tokens asked", f"{manifest.requested_tokens:,}"),
+        ("tokens selected", f"{manifest.realised_tokens:,} ({off:+,})"),
+        ("documents", f"{manifest.documents:,}"),
+        ("copies", f"{manifest.copies:,}"),
+    ]
+    if search is not None:
+        joint = search.cross_validation.scores.get(JOINT)
+        done = sum(trial.losses is not None and trial.kind == "theta" for trial in search.trials)
+        tiles.append(("proxies in the swarm", f"{done} × {figures.short(search.tokens_per_trial)} tokens"))
+        if joint is not None:
+            tiles.append(("held-out Spearman, joint", f"{joint.spearman:.2f}"))
+    return [{"label": label, "value": value} for label, value in tiles]
+
+
+def _domains(summary: PoolSummary, search: SearchResult | None, manifest: Manifest) -> Section:
+    names = list(summary.domains)
+    budget = manifest.requested_tokens
+    series = {"natural (pool, scaled to the budget)": [budget * t / summary.total_tokens for t in summary.tokens]}
+    proposal = search.proposal.mixture.share if search is not None else None
+    if proposal is not None:
+        series["proposed by the search"] = [budget * proposal.get(name, 0.0) for name in names]
+    series["realised in the manifest"] = [float(manifest.domains[name].realised) for name in names]
+    rows = tuple(
+        (
+            name,
+            f"{int(summary.tokens[i]):,}",
+            f"{100 * float(summary.tokens[i]) / summary.total_tokens:.1f} %",
+            *((f"{100 * proposal.get(name, 0.0):.1f} %",) if proposal is not None else ()),
+            f"{manifest.domains[name].realised:,}",
+            f"{100 * manifest.domains[name].realised / manifest.realised_tokens:.1f} %",
+        )
+        for i, name in enumerate(names)
+    )
+    proposed = ("proposed",) if proposal is not None else ()
+    header = ("domain", "pool tokens", "natural", *proposed, "selected tokens", "realised")
+    return Section(
+        "domains",
+        "Domains: before, proposed, realised",
+        "",
+        figures.domain_shares(names, series),
+        (Table(header, rows),),
+    )
+
+
+def _curves(manifest: Manifest) -> Section:
+    plan = manifest.plan
+    theta = plan["theta"]
+    stretch = plan["multiplier"] if plan["meet_budget"] == "omega" else 1.0
+    scale = plan["multiplier"] if plan["meet_budget"] == "scale" else 1.0
+    curves = {}
+    for name in plan["domains"]:
+        cutoff = min(theta["cutoff"][name] * stretch, 1.0)
+        # dense near the cutoff, where S jumps
+        ranks = np.unique(np.concatenate([np.linspace(0.0, 1.0, 201), [cutoff, min(cutoff + 1e-9, 1.0)]]))
+        shape = (theta["steepness"][name], cutoff, theta["exponent"][name], theta["floor"][name])
+        values = scale * sampling_value(ranks, *(np.array([part]) for part in shape))
+        curves[name] = (ranks, np.minimum(values, plan["max_copies"]), cutoff)
+    text = (
+        f"Expected copies of a document by its quality rank inside its domain (eq. 3 of the paper), after the budget's "
+        f"multiplier of {plan['multiplier']:.4g} on {'ω' if plan['meet_budget'] == 'omega' else 'S'}. "
+        "The dashed line is the threshold ω."
+    )
+    return Section("curves", "Sampling curve of every domain", text, figures.sampling_curves(curves))
+
+
+def _weights(manifest: Manifest) -> Section:
+    plan = manifest.plan
+    weights = np.array([[plan["theta"]["merge_weights"][d][c] for c in plan["criteria"]] for d in plan["domains"]])
+    return Section(
+        "weights",
+        "Merge weights",
+        "How much each score counts in a domain's quality (α of eq. 1); rows sum to 1.",
+        figures.merge_weights(plan["domains"], plan["criteria"], weights),
+    )
+
+
+def _regression(search: SearchResult) -> Section:
+    validation = search.cross_validation
+    trials = [trial for trial in search.trials if trial.kind == "theta" and trial.losses is not None]
+    panels: dict[str, tuple[Sequence[float], Sequence[float], str]] = {}
+    for name in [JOINT, *search.targets]:
+        pairs = [
+            (trial.joint if name == JOINT else trial.losses[name], trial.predicted[name])
+            for trial in trials
+            if trial.predicted is not None and trial.losses is not None
+        ]
+        caption = f"Spearman {validation.scores[name].spearman:.2f}"
+        panels[name] = ([float(m) for m, _ in pairs if m is not None], [p for m, p in pairs if m is not None], caption)
+    rows = tuple(
+        (
+            name,
+            f"{validation.scores[name].spearman:.3f}",
+            f"{validation.permuted[name].spearman:+.3f}",
+            f"{validation.scores[name].mae:.4f}",
+            f"{validation.permuted[name].mae:.4f}",
+            f"{validation.scores[name].r2:.3f}",
+            f"{validation.permuted[name].r2:+.3f}",
+        )
+        for name in panels
+    )
+    header = ("target", "Spearman", "permuted", "MAE", "permuted", "R²", "permuted")
+    facts = Table(
+        ("target", "weight", "median proxy, nats/token", "unigram entropy of the target", "evaluated tokens"),
+        tuple(
+            (
+                name,
+                f"{fact.weight:.2f}",
+                "–" if fact.median_loss is None else f"{fact.median_loss:.3f}",
+                f"{fact.unigram_entropy:.3f}",
+                f"{fact.eval_tokens:,}",
+            )
+            for name, fact in search.targets.items()
+        ),
+    )
+    text = (
+        f"{len(trials)} proxies, {validation.folds} folds: every prediction was made without its own trial. Beside it the "
+        f"same with shuffled losses ({validation.permutations} times), which must predict nothing."
+    )
+    figure = figures.predicted_against_measured(panels)
+    return Section("regression", "Predicted against measured loss", text, figure, (Table(header, rows), facts))
+
+
+def _confirmation(search: SearchResult) -> Section:
+    mixtures = search.confirmation.mixtures
+    names = [JOINT, *search.targets]
+    panels = {name: [_interval(mixture, name) for mixture in mixtures] for name in names}
+    rows = []
+    for mixture in mixtures:
+        cells = [mixture.name]
+        for name in names:
+            found = mixture.loss[name]
+            cells.append(_plus_minus(found.mean, found.half_width))
+        ahead = mixture.ahead.get(JOINT)
+        cells.append("–" if ahead is None or mixture is mixtures[0] else _plus_minus(ahead.mean, ahead.half_width, "+"))
+        bits = [[v for v in mixture.bits_per_byte.get(t, []) if v is not None] for t in search.targets]
+        cells += [f"{np.mean(values):.4f}" if values else "–" for values in bits]
+        rows.append(tuple(cells))
+    header = (
+        "mixture", *(f"{name}, nats/token" for name in names), f"behind {mixtures[0].name}, paired",
+        *(f"{name}, bits/byte" for name in search.targets),
+    )  # fmt: skip
+    text = (
+        f"Fresh proxies at equal tokens, {search.confirmation.seeds} seeds (draw, order and initialisation all fresh), "
+        f"on the half of each target that the search never saw. {search.confirmation.method}"
+    )
+    return Section("confirmation", "Confirmation", text, figures.confirmation(panels), (Table(header, tuple(rows)),))
+
+
+def _interval(mixture: Confirmed, name: str) -> tuple[str, float | None, float | None, list[float]]:
+    found = mixture.loss[name]
+    return mixture.name, found.mean, found.half_width, [v for v in mixture.losses[name] if v is not None]
+
+
+def _plus_minus(mean: float | None, half: float | None, sign: str = "") -> str:
+    if mean is None:
+        return "failed"
+    value = f"{mean:{sign}.4f}"
+    return value if half is None else f"{value} ± {half:.4f}"
+
+
+def _budget(manifest: Manifest) -> Section:
+    rows = []
+    for name, share in manifest.domains.items():
+        asked = "–" if share.requested is None else f"{share.requested:,}"
+        off = "–" if share.requested is None else f"{share.realised - share.requested:+,}"
+        repeated = share.realised / share.available if share.available else 0.0
+        rows.append(
+            (name, asked, f"{share.realised:,}", off, f"{share.documents:,}", f"{share.copies:,}", f"{repeated:.3f}")
+        )
+    total = manifest.realised_tokens - manifest.requested_tokens
+    rows.append(
+        ("all", f"{manifest.requested_tokens:,}", f"{manifest.realised_tokens:,}", f"{total:+,}",
+         f"{manifest.documents:,}", f"{manifest.copies:,}", "")
+    )  # fmt: skip
+    header = ("domain", "asked", "selected", "off by", "documents", "copies", "selected / available")
+    text = "Whole documents only: a domain misses its quota by at most half its boundary document, and what it misses "
+    text += "carries over to the next one."
+    return Section("budget", "Budget, in tokens", text, "", (Table(header, tuple(rows)),))
+
+
+def _repeats(manifest: Manifest) -> Section:
+    return Section("repeats", "Repeats", "Documents by the number of their copies.", figures.repeats(manifest.repeats))
+
+
+def _quarantine(annotations: dict[str, Any], manifest: Manifest) -> Section:
+    rows = [(reason, f"{found.docs:,}", f"{found.tokens:,}") for reason, found in manifest.quarantine.items()]
+    left = [(rule, f"{found.docs:,}", f"{found.tokens:,}") for rule, found in manifest.exclusions.items()]
+    tables = [Table(("quarantined because", "documents", "tokens"), tuple(rows))] if rows else []
+    tables.append(Table(("sound, but left out because", "documents", "tokens"), tuple(left)))
+    warnings = [str(line) for line in annotations.get("warnings", [])]
+    return Section(
+        "quarantine",
+        "Quarantine and what was left out",
+        " ".join(warnings),
+        "",
+        tuple(tables),
+        "" if rows else f"No row of {annotations.get('rows', 0):,} was quarantined.",
+    )

@@ -1,0 +1,326 @@
+"""The search stage: a swarm of proxies, regressors over it, one proposal, and its confirmation by fresh proxies.
+
+Everything is a function of the annotations, the targets, the config and the seed: a killed search goes on from its
+journal to the same bits, on any engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.config import RunConfig, SearchConfig
+from quadmix.core.param_space import ParamSpace
+from quadmix.engine.base import Engine
+from quadmix.errors import ConfigError
+from quadmix.hashing import seed_for
+from quadmix.progress import Progress
+from quadmix.search.cross_validation import cross_validate
+from quadmix.search.features import FeatureSet, Mixtures
+from quadmix.search.journal import Journal
+from quadmix.search.proposals import params_of, predicted_by_name, proposal, propose, theta_by_name
+from quadmix.search.regressors import fit_targets
+from quadmix.search.result import (
+    JOINT,
+    Confirmation,
+    CrossValidation,
+    Proposal,
+    SearchResult,
+    Tally,
+    TargetFacts,
+    Trial,
+)
+from quadmix.search.screening import PredictFinalists, ScreenChunk, SearchModels, chunk_params, chunks, finalists
+from quadmix.search.trials import draw_theta, param_space
+from quadmix.stages.annotate import Annotated
+from quadmix.stages.confirming import confirmation_jobs, confirmed, contestants
+from quadmix.stages.records import (
+    StageRecord,
+    begin,
+    commit,
+    file_entry,
+    find,
+    stage_fingerprint,
+    write_atomically,
+)
+from quadmix.stages.search_inputs import Prepared, checked, prepare, swarm_parts
+from quadmix.stages.swarm import Outcome, ProxyJob, run_jobs
+
+STAGE = "search"
+RESULT_FILE = "result.json"
+LEAST_TRIALS = 8
+# documents on which candidates' mean qualities are computed: 0.2 standard deviations / sqrt(20,000) is far below a
+# trial's own noise, and a finalist then costs about 5 ms
+_QUALITY_DOCS = 20_000
+_FINALISTS_PER_TASK = 100
+
+Floats = NDArray[np.float64]
+
+
+def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> SearchResult:
+    """Run the search, or reuse it when nothing it depends on has changed.
+
+    Raises ConfigError for what the config lacks, BudgetError when no theta can meet the budget.
+    """
+    settings, tokenizer, targets = checked(config)
+    root = Path(config.output)
+    shared = swarm_parts(config, settings, annotated, tokenizer, targets)
+    parts = {
+        **shared,
+        "config.mixture.space": config.mixture.space.model_dump_json(),
+        "config.search": settings.model_dump_json(exclude={"trials_per_task"}),
+    }
+    reuse = find(root, STAGE, parts)
+    progress.say(reuse.why)
+    record = reuse.record
+    if record is None:
+        directory = begin(root, STAGE, parts)
+        swarm_directory = begin(root, "swarm", shared)
+        prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
+        result = _Run(config, settings, engine, progress, annotated, prepared).result()
+        write_atomically(directory / RESULT_FILE, result.to_json())
+        record = StageRecord(
+            STAGE,
+            stage_fingerprint(STAGE, parts),
+            parts,
+            (file_entry(directory, RESULT_FILE, len(result.trials)),),
+            {
+                "verdict": result.confirmation.verdict,
+                "winner": result.confirmation.winner,
+                "trials": len(result.trials),
+                "failed_trials": sum(trial.losses is None for trial in result.trials),
+                "spearman": result.cross_validation.scores[JOINT].spearman,
+            },
+        )
+        commit(root, record)
+    return load_result(root, record)
+
+
+def load_result(root: Path, record: StageRecord) -> SearchResult:
+    """The result of a search record."""
+    directory = root / "stages" / f"{STAGE}-{record.fingerprint[:16]}"
+    return SearchResult.from_json((directory / RESULT_FILE).read_bytes())
+
+
+class _Run:
+    """One search, step by step; holds what the steps share."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        settings: SearchConfig,
+        engine: Engine,
+        progress: Progress,
+        annotated: Annotated,
+        prepared: Prepared,
+    ) -> None:
+        self.config, self.settings, self.engine, self.progress = config, settings, engine, progress
+        self.summary, self.prepared, self.mixture = annotated.summary, prepared, config.mixture
+        self.domains, self.criteria = prepared.pool.domains, prepared.pool.criteria
+        self.space: ParamSpace = param_space(config.mixture.space, len(self.domains), len(self.criteria))
+        self.weights = {name: fact.weight for name, fact in prepared.facts.items()}
+        self.targets = tuple(self.weights)
+        self.factor = np.array(list(self.weights.values()))
+        self.journal = Journal(prepared.directory / "journal.jsonl")
+        if self.journal.damaged:
+            progress.say(f"search: {self.journal.damaged} damaged lines of the journal are ignored and done again")
+
+    def result(self) -> SearchResult:
+        trials = self.swarm()
+        usable = [trial for trial in trials if trial.kind == "theta" and trial.losses is not None]
+        if len(usable) < LEAST_TRIALS:
+            reasons = sorted({trial.error for trial in trials if trial.error})
+            raise ConfigError(
+                f"search: {len(usable)} of {self.settings.trials} proxies finished, wanted at least {LEAST_TRIALS} "
+                f"({'; '.join(reasons[:3])}). Lower search.proxy.lr or raise search.tokens_per_trial"
+            )
+        models, validation = self.learn(usable)
+        proposals, tally = self.propose(models, usable)
+        confirmation = self.confirm(proposals, trials)
+        self.progress.say(f"search: {confirmation.verdict}")
+        pool = self.prepared.pool
+        return SearchResult(
+            domains=list(self.domains),
+            criteria=list(self.criteria),
+            targets=self.target_facts(usable),
+            pool_docs=int(self.summary.docs.sum()),
+            pool_tokens=self.summary.total_tokens,
+            sample_docs=pool.docs,
+            sample_tokens=pool.tokens,
+            tokens_per_trial=self.settings.tokens_per_trial,
+            features=models.full_features.names,
+            trials=self.with_predictions(trials, usable, models, validation),
+            cross_validation=validation,
+            tally=tally,
+            proposals=proposals,
+            confirmation=confirmation,
+        )
+
+    def swarm(self) -> list[Trial]:
+        """Train the thetas of Algorithm 1 and, in the same swarm, the baselines."""
+        sample, task, seed = self.prepared.sample, self.prepared.task, self.config.seed
+        scaled = self.mixture.model_copy(update={"budget": task.budget})
+        base = seed_for(seed, "swarm")
+        jobs, attempts = [], []
+        for index in range(self.settings.trials):
+            drawn = draw_theta(self.space, index, seed, sample.tokens_by_domain, scaled)
+            theta = theta_by_name(drawn.params, self.domains, self.criteria)
+            jobs.append(ProxyJob(index, f"trial-{index:05d}", "theta", "search", base, theta=theta))
+            attempts.append(drawn.attempts)
+        for name, kind, criterion in self.baselines():
+            jobs.append(ProxyJob(len(jobs), name, kind, "search", base, criterion=criterion))
+            attempts.append(1)
+        outcomes = self.train(jobs, "search: training proxies")
+        return [self.trial(job, tries, outcome) for job, tries, outcome in zip(jobs, attempts, outcomes, strict=True)]
+
+    def baselines(self) -> list[tuple[str, str, str | None]]:
+        """(name, kind, criterion): natural, uniform, and top-k of every criterion."""
+        top = [(f"topk_{criterion}", "topk", criterion) for criterion in self.criteria]
+        return [("natural", "natural", None), ("uniform", "uniform", None), *top]
+
+    def train(self, jobs: Sequence[ProxyJob], label: str) -> list[Outcome]:
+        per_task = self.settings.trials_per_task
+        return run_jobs(
+            self.engine, self.progress, self.prepared.task, jobs, self.journal, per_task=per_task, label=label
+        )
+
+    def trial(self, job: ProxyJob, attempts: int, outcome: Outcome) -> Trial:
+        return Trial(
+            name=job.name,
+            kind=job.kind,
+            criterion=job.criterion,
+            theta=job.theta,
+            attempts=attempts,
+            mixture=outcome.mixture,
+            losses=outcome.losses,
+            bits_per_byte=outcome.bits_per_byte,
+            joint=self.joint(outcome.losses),
+            predicted=None,
+            error=outcome.error,
+        )
+
+    def joint(self, losses: Mapping[str, float] | None) -> float | None:
+        return None if losses is None else float(sum(self.weights[name] * losses[name] for name in self.targets))
+
+    def learn(self, usable: Sequence[Trial]) -> tuple[SearchModels, CrossValidation]:
+        """Fit the regressors on all finished thetas, and say how well they rank held-out ones."""
+        chosen = self.settings.regressor
+        full = FeatureSet(chosen.features, self.domains, self.criteria)
+        cheap = FeatureSet("screening" if chosen.features == "realised" else "theta", self.domains, self.criteria)
+        losses = np.array([[(trial.losses or {})[name] for name in self.targets] for trial in usable])
+        features = self.features(full, usable)
+        validation = cross_validate(
+            self.targets, self.factor, features, losses,
+            folds=chosen.folds, seed=self.config.seed, kind=chosen.kind, preset=chosen.preset,
+        )  # fmt: skip
+        for name in (*self.targets, JOINT):
+            found, control = validation.scores[name], validation.permuted[name]
+            self.progress.say(
+                f"search: held out, {name}: Spearman {found.spearman:.3f}, MAE {found.mae:.3f} nats, R2 {found.r2:.3f} "
+                f"(losses permuted: {control.spearman:.3f}, {control.mae:.3f}, {control.r2:.3f})"
+            )
+        models = SearchModels(
+            screening=fit_targets(self.targets, self.features(cheap, usable), losses, chosen.kind, chosen.preset),
+            full=fit_targets(self.targets, features, losses, chosen.kind, chosen.preset),
+            screening_features=cheap,
+            full_features=full,
+            weights=self.factor,
+            quality=self.prepared.sample.quality_sample(_QUALITY_DOCS, self.config.seed),
+        )
+        return models, validation
+
+    def features(self, columns: FeatureSet, trials: Sequence[Trial]) -> Floats:
+        """The feature matrix of trained thetas."""
+        mixtures = Mixtures.of_names([t.mixture for t in trials if t.mixture], self.domains, self.criteria)
+        if columns.kind != "theta":
+            return columns.matrix(mixtures, None)
+        thetas = [params_of(t.theta, self.domains, self.criteria) for t in trials if t.theta]
+        return np.concatenate([columns.matrix(mixtures, params) for params in thetas])
+
+    def propose(self, models: SearchModels, usable: Sequence[Trial]) -> tuple[list[Proposal], Tally]:
+        """Screen the candidates, average the best ones, and keep the argmin and the best observed theta beside."""
+        settings, tokens = self.settings, self.summary.tokens
+        shared = self.engine.share(models)
+        keep = min(settings.finalists, settings.candidates)
+        task = ScreenChunk(self.space, self.mixture, tokens, self.config.seed, keep, shared)
+        items = chunks(settings.candidates)
+        screened = [part for _, part in self.engine.map(task, items, label="search: screening candidates")]
+        chosen = finalists(screened, keep)
+        cube = self.cube_of(chosen, dict(items))
+        blocks = [cube[start : start + _FINALISTS_PER_TASK] for start in range(0, len(cube), _FINALISTS_PER_TASK)]
+        predict = PredictFinalists(self.space, self.mixture, tokens, shared)
+        predicted = dict(self.engine.map(predict, blocks, label="search: predicting finalists"))
+        infeasible = sum(part.infeasible for part in screened)
+        found: list[Proposal] = []
+        if blocks:
+            joint = np.concatenate([predicted[index] for index in range(len(blocks))]) @ self.factor
+            top = min(settings.average_top, len(joint))
+            found = propose(self.space, cube, joint, top, tokens, self.mixture, models)
+        best = min(usable, key=lambda trial: (trial.joint, trial.name))
+        if best.theta is not None:
+            params = params_of(best.theta, self.domains, self.criteria)
+            found.append(proposal("best_observed", params, tokens, self.mixture, models))
+        tally = Tally(
+            drawn=settings.candidates,
+            infeasible=infeasible,
+            screened=settings.candidates - infeasible,
+            finalists=len(cube),
+            averaged=min(settings.average_top, len(cube)) if found[0].origin == "average" else 1,
+        )
+        return found, tally
+
+    def cube_of(self, chosen: Sequence[tuple[int, int]], sizes: Mapping[int, int]) -> Floats:
+        """(k, dim) cube points of (chunk, row) pairs: each chunk is drawn again from its seed."""
+        cube = np.empty((len(chosen), self.space.dim))
+        for chunk in sorted({chunk for chunk, _ in chosen}):
+            points = chunk_params(self.space, self.config.seed, chunk, sizes[chunk]).cube
+            for position, (owner, row) in enumerate(chosen):
+                if owner == chunk and points is not None:
+                    cube[position] = points[row]
+        return cube
+
+    def confirm(self, proposals: Sequence[Proposal], trials: Sequence[Trial]) -> Confirmation:
+        """Fresh proxies for the proposal and its rivals on the confirm halves."""
+        chosen = self.settings.confirm
+        mixtures = contestants(proposals, trials, chosen.rivals)
+        if "topk" in chosen.rivals and all(mixture.kind != "topk" for mixture in mixtures):
+            self.progress.say("search: no top-k could be trained at this budget; it is not among the rivals")
+        jobs = confirmation_jobs(mixtures, chosen.seeds, self.config.seed)
+        outcomes = self.train(jobs, "search: confirming the proposal")
+        return confirmed(mixtures, outcomes, self.weights, chosen)
+
+    def target_facts(self, usable: Sequence[Trial]) -> dict[str, TargetFacts]:
+        facts = {}
+        for name, fact in self.prepared.facts.items():
+            middle = float(median((trial.losses or {})[name] for trial in usable))
+            facts[name] = TargetFacts(fact.weight, fact.eval_tokens, fact.eval_bytes, fact.unigram_entropy, middle)
+            gap = fact.unigram_entropy - middle
+            self.progress.say(
+                f"search: {name}: the median proxy ends at {middle:.3f} nats per token, {abs(gap):.3f} "
+                f"{'below' if gap >= 0 else 'ABOVE'} the entropy of the target's own token frequencies"
+                f"{'' if gap >= 0 else ': raise search.tokens_per_trial, such a proxy knows word frequencies at best'}"
+            )
+        return facts
+
+    def with_predictions(
+        self, trials: Sequence[Trial], usable: Sequence[Trial], models: SearchModels, validation: CrossValidation
+    ) -> list[Trial]:
+        """Predicted beside measured: out of fold for thetas, by the final models for baselines they never saw."""
+        held_out = {
+            trial.name: {key: values[row] for key, values in validation.out_of_fold.items()}
+            for row, trial in enumerate(usable)
+        }
+        found = []
+        for trial in trials:
+            predicted = held_out.get(trial.name)
+            if trial.kind != "theta" and trial.mixture is not None and models.full_features.kind != "theta":
+                mixtures = Mixtures.of_names([trial.mixture], self.domains, self.criteria)
+                losses = models.full.predict(models.full_features.matrix(mixtures, None))[0]
+                predicted = predicted_by_name(losses, models)
+            found.append(replace(trial, predicted=predicted))
+        return found
