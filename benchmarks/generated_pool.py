@@ -50,7 +50,7 @@ def table(start: int, stop: int, seed: int = 0, shard: str = "generated") -> pa.
     scores: NDArray[np.generic] = docs["scores"]
     return pa.table(
         {
-            "doc_id": pa.array([f"doc-{number:010d}" for number in range(start, stop)]),
+            "doc_id": _ids(start, stop),
             "doc_hash": docs["doc_hash"],
             "content_hash": docs["doc_hash"],
             "shard": pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([shard])),
@@ -63,6 +63,18 @@ def table(start: int, stop: int, seed: int = 0, shard: str = "generated") -> pa.
             "status": pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array(["ok"])),
         }
     )
+
+
+def _ids(start: int, stop: int) -> pa.Array:
+    """`doc-0000000042` and so on, digit by digit."""
+    letters = np.empty((stop - start, 14), dtype=np.uint8)
+    letters[:, :4] = np.frombuffer(b"doc-", dtype=np.uint8)
+    rest = np.arange(start, stop, dtype=np.int64)
+    for place in range(13, 3, -1):
+        rest, digit = np.divmod(rest, 10)
+        letters[:, place] = digit + ord("0")
+    offsets = np.arange(stop - start + 1, dtype=np.int32) * 14
+    return pa.StringArray.from_buffers(stop - start, pa.py_buffer(offsets), pa.py_buffer(letters))
 
 
 def write(folder: Path, n_docs: int, docs_per_file: int, seed: int = 0) -> tuple[list[str], PoolSummary]:

@@ -39,7 +39,10 @@ class Block(nn.Module):
         self.down = nn.Parameter(torch.zeros(d_model, d_ff))
 
     def forward(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
-        """x: (batch, time, d_model) -> same shape. rotation: (time, 1, head/2) complex; mask: (time, time), used on short rows."""
+        """x: (batch, time, d_model) -> same shape. rotation: (time, 1, head/2) complex; mask: (time, time).
+
+        Rows longer than SPELLED_OUT need no mask.
+        """
         x = x + F.linear(self._attention(x, rotation, mask), self.out)
         return x + F.linear(swiglu(F.linear(rms_norm(x), self.gate_up)), self.down)
 
@@ -49,7 +52,7 @@ class Block(nn.Module):
         qkv = F.linear(rms_norm(x), self.qkv).view(batch, time, 3 * self.heads, head)
         qk, v = torch.split(qkv, [2 * self.heads, self.heads], dim=2)
         q, k = rotate(qk, rotation).chunk(2, dim=2)
-        attended = _attend(*(part.transpose(1, 2) for part in (q, k, v)), mask)
+        attended = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         return attended.transpose(1, 2).reshape(batch, time, d_model)
 
 

@@ -19,6 +19,7 @@ from quadmix import __version__
 from quadmix.config import RunConfig
 from quadmix.config_reader import read_config
 from quadmix.engine import make_engine
+from quadmix.engine.base import CountsResults, Engine
 from quadmix.errors import QuadmixError, VerificationError
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
@@ -64,8 +65,16 @@ def run_stages(config: RunConfig, progress: Progress, until: str, args: argparse
     finally:
         args.at = pipeline.stage
         engine.close()
-    _print_outcome(pipeline_outcome(pipeline), args.json)
+    _print_outcome(pipeline_outcome(pipeline) | _engine_facts(engine), args.json)
     return 0
+
+
+def _engine_facts(engine: Engine) -> dict[str, Any]:
+    """Where the work was done; Spark also counts what its executors did and what reached the driver."""
+    facts: dict[str, Any] = {"engine": engine.name}
+    if isinstance(engine, CountsResults):
+        facts |= {"tasks_by_worker": dict(engine.workers_seen), "result_bytes": engine.result_bytes}
+    return facts
 
 
 def pipeline_outcome(pipeline: Any) -> dict[str, Any]:

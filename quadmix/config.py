@@ -253,7 +253,7 @@ class Theta(Section):
 class ProxyConfig(Section):
     """Sizes and optimiser of a decoder proxy (RoPE, SwiGLU, RMSNorm, tied head).
 
-    The preset sets every field that is not given; `custom` is `tiny` with sizes of one's own, all of which must be given.
+    The preset sets every field that is not given; `custom` is `tiny` with sizes of one's own, all of them given.
     `tiny` is tuned for 200k-300k tokens on one core; `regmix_1m` is RegMix's (arXiv 2407.01492) proxy.
     """
 
@@ -265,7 +265,7 @@ class ProxyConfig(Section):
     seq_len: Annotated[int, Field(ge=8, le=65536)] = 64
     batch: Annotated[int, Field(ge=1, le=65536)] = 16  # sequences per optimiser step
     optimiser: Literal["adamw", "muon"] = "adamw"
-    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
     embedding_lr: Annotated[float, Field(gt=0.0, le=1.0)] = 4e-3  # muon only: AdamW's rate for the embedding
     warmup: Annotated[int, Field(ge=0)] = 20  # steps, at most a tenth of all
     betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.95)

@@ -129,7 +129,8 @@ def interval_mean(
         capped = CappedRise.of(exponent[wide], floor[wide], cap, np.full(int(wide.sum()), scale))
         mean[wide] = (capped(far[wide]) - capped(near[wide])) / (far - near)[wide]
     share = width / (high - low)
-    return share * mean + (1.0 - share) * outside
+    # rounding may leave the mean of a capped function an ulp above its cap
+    return np.minimum(share * mean + (1.0 - share) * outside, cap)
 
 
 @dataclass(frozen=True)

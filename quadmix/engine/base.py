@@ -7,8 +7,8 @@ to files and return their names; results stay small (about 1 KiB an item besides
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,6 +51,14 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class CountsResults(Protocol):
+    """An engine whose work crosses machines, and that can show how little of it reached the driver."""
+
+    result_bytes: int
+    workers_seen: Mapping[str, int]
 
 
 def fold_groups(n_items: int) -> list[range]:

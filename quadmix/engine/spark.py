@@ -31,7 +31,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from quadmix.config import SparkEngineConfig
-from quadmix.engine.base import Shared
+from quadmix.engine.base import MAX_PARTIALS, Shared
 from quadmix.engine.failures import Failure, lost_worker
 from quadmix.engine.fold import FoldGroup, fold_in_order, grouped
 from quadmix.engine.spark_setup import check_machine, code_archive, session_settings, start_environment, with_retries
@@ -103,12 +103,19 @@ class SparkEngine:
         self, task: Callable[[T], R], items: Sequence[T], *, label: str, size: Callable[[T], int] | None = None
     ) -> Iterator[tuple[int, R]]:
         """See `base.Engine.map`. Work starts with the first `next`; leaving the iteration early cancels the rest."""
+        yield from self._pass(task, items, label, size, least=1)
+
+    def _pass(
+        self, task: Callable[[T], R], items: Sequence[T], label: str, size: Callable[[T], int] | None, least: int
+    ) -> Iterator[tuple[int, R]]:
+        """Run the items in jobs of at least `least`, several jobs in flight."""
         weights = [size(item) for item in items] if size is not None else [0] * len(items)
         order = deque(sorted(range(len(items)), key=lambda index: (-weights[index], index)))
         # executors of a cluster register over time: ask at every pass
         self.parallelism = max(1, self.session.sparkContext.defaultParallelism)
-        smallest = -(-self.parallelism // 4)
-        jobs_at_once = -(-2 * self.parallelism // smallest)  # two tasks a core in flight: no core waits for a plan
+        smallest = max(least, -(-self.parallelism // 4))
+        # two tasks a core in flight, in two jobs at least: no core waits for a plan
+        jobs_at_once = max(2, -(-2 * self.parallelism // smallest))
         tag = f"quadmix-{os.getpid()}-{id(self)}-{next(self._passes)}"
         running: dict[Future[list[_Answer]], list[int]] = {}
         job_size = smallest
@@ -127,7 +134,7 @@ class SparkEngine:
                     started = time.monotonic()  # paces the jobs' size, decides nothing that a result shows
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     quick = time.monotonic() - started < _QUICK_SECONDS
-                    job_size = min(2 * job_size, 8 * self.parallelism) if quick else smallest
+                    job_size = max(smallest, min(2 * job_size, 8 * self.parallelism)) if quick else smallest
                     answers = [(running.pop(future), future) for future in done]
                     while order and len(running) < jobs_at_once:
                         submit()  # before the results are handed out: the consumer may take its time
@@ -144,7 +151,9 @@ class SparkEngine:
 
     def reduce(self, task: Callable[[T], R], items: Sequence[T], merge: Callable[[R, R], R], *, label: str) -> R:
         """See `base.Engine.reduce`."""
-        return fold_in_order(self.map(FoldGroup(task, merge), grouped(items), label=label), merge)
+        # nothing is journaled between partials, so a few larger jobs will do
+        partials = self._pass(FoldGroup(task, merge), grouped(items), label, None, least=MAX_PARTIALS // 4)
+        return fold_in_order(partials, merge)
 
     def share(self, value: V) -> Shared[V]:
         """See `base.Engine.share`: a broadcast, loaded once a Python worker; arrays must not be written to."""

@@ -78,6 +78,11 @@ class Claims:
         """(n,) values; a null becomes NaN, which equals nothing."""
         return np.asarray(self.table[column].to_numpy())
 
+    def codes(self, column: str, names: Sequence[str]) -> Ints:
+        """(n,) index of each value among `names`, -1 for another value."""
+        found = pc.index_in(self.table[column].cast(pa.string()), value_set=pa.array(names, pa.string()))
+        return np.asarray(found.combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False)).astype(np.int64)
+
     def text(self, column: str, row: Any) -> Any:
         return self.table[column][int(row)].as_py()
 

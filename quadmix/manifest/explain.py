@@ -93,7 +93,7 @@ def explain(manifest: Manifest, doc_id: str, say: Callable[[str], None] = lambda
         quality=_only(judged.quality),
         quality_rank=_only(judged.rank),
         expected_copies=_only(judged.expected),
-        draw=_only(judged.draw),
+        draw=_only(judged.draw) if name is not None else None,
         key=_only(judged.key) if name is not None else None,
         cut=plan.strata[name].cut_key if name is not None else None,
     )

@@ -66,7 +66,7 @@ class Judged:
     None for selectors without them."""
 
     stratum: Ints
-    draw: Floats
+    draw: Floats  # NaN where nothing depends on it
     key: Floats
     step: Floats
     rank: Floats | None = None
@@ -139,18 +139,24 @@ class Judge:
             self._fit_quadmix(paths, [counted.domains[name][0] for name in self.domains])
 
     def __call__(self, documents: Documents) -> Judged:
+        n = documents.hash.size
+        if self.kind == "quadmix":
+            return self._judge_quadmix(documents)
         draw = draws(documents.hash, self.seed, self.plan.purpose)
-        n = draw.size
         if self.kind == "topk":
             key = -documents.scores[0].astype(np.float64)
             return Judged(np.zeros(n, dtype=np.int64), draw, key, np.full(n, np.inf))
         if self.kind == "natural":
             return Judged(np.zeros(n, dtype=np.int64), draw, draw, np.ones(n))
-        if self.kind == "uniform":
-            return Judged(documents.domain, draw, draw, np.ones(n))
+        return Judged(documents.domain, draw, draw, np.ones(n))
+
+    def _judge_quadmix(self, documents: Documents) -> Judged:
         cell, quality = self._cells(documents)
         at = np.searchsorted(self.cells, cell)
         expected, rank = self.cell_expected[at], self.cell_rank[at]
+        eligible = np.flatnonzero(expected > 0)
+        draw = np.full(expected.size, np.nan)  # hashing is the dear part: only where there is something to draw for
+        draw[eligible] = draws(documents.hash[eligible], self.seed, self.plan.purpose)
         with np.errstate(divide="ignore"):
             key, step = draw / expected, 1.0 / expected
         return Judged(np.where(expected > 0, documents.domain, -1), draw, key, step, rank, expected, quality / 2.0**50)

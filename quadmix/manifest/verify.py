@@ -297,14 +297,14 @@ class _Comparison:
         self.outcome.rows += at.size
         hashes = id_hashes(claim.table[DOC_ID].to_pylist())
         self.hashes[self.part_starts[claim.part] + claim.row] = hashes
-        names = {DOMAIN: self.judge.domains, STRATUM: self.judge.strata}
         self._compare(claim, DOC_ID, hashes == documents.hash[at], lambda row: "the id of that row of the annotations")
-        for column, index in ((DOMAIN, documents.domain[at]), (STRATUM, judged.stratum[at])):
-            texts = [names[column][value] if value >= 0 else "(not eligible)" for value in index.tolist()]
-            found = np.array(claim.table[column].to_pylist(), dtype=object)
-            self._compare(claim, column, found == np.array(texts, dtype=object), texts.__getitem__)
-        selector = np.array(claim.table[SELECTOR].to_pylist(), dtype=object) == self.judge.kind
-        self._compare(claim, SELECTOR, selector, lambda row: self.judge.kind)
+        for column, names, index in (
+            (DOMAIN, self.judge.domains, documents.domain[at]),
+            (STRATUM, self.judge.strata, judged.stratum[at]),
+            (SELECTOR, [self.judge.kind], np.zeros(at.size, dtype=np.int64)),
+        ):
+            agree = (claim.codes(column, names) == index) & (index >= 0)
+            self._compare(claim, column, agree, _namer(names, index))
         tokens, copies = claim.numbers(N_TOKENS), claim.numbers(COPIES)
         self._compare(claim, N_TOKENS, tokens == documents.tokens[at], documents.tokens[at].__getitem__)
         draw, key = claim.numbers(DRAW), claim.numbers(KEY)
@@ -489,6 +489,10 @@ class _Comparison:
     def _report(self, claim: Claims, row: int, column: str, found: Any, wanted: Any) -> None:
         part = self.manifest.files[int(claim.part[row])].path
         self.outcome.add(part, int(claim.row[row]), claim.text(DOC_ID, row), column, found, wanted)
+
+
+def _namer(names: Sequence[str], index: Ints) -> Callable[[int], str]:
+    return lambda row: names[index[row]] if index[row] >= 0 else "(not eligible)"
 
 
 def _value_type(kind: pa.DataType) -> str:

@@ -27,7 +27,7 @@ from quadmix.hashing import fingerprint, sha256_file
 from quadmix.scorers.byte_level import GPT2_PATTERN, convert
 
 NAMED_PATTERNS = {"gpt2": GPT2_PATTERN}
-_PIECE_CHARS = 1 << 16
+_PIECE_CHARS = 1 << 16  # a run of blanks this long is no trouble for tiktoken, one of a million is
 
 
 class Tokenizer(Protocol):
@@ -190,8 +190,11 @@ class _TiktokenEncoder:
 
     def _ranks(self, text: str) -> list[int] | None:
         """None where a long run of blanks overflows the backtracking stack of tiktoken's regular expressions."""
-        try:
+        if len(text) <= _PIECE_CHARS:
             ranks: list[int] = self._encoding.encode_ordinary(text)
+            return ranks
+        try:  # slower, but this one raises where the other would panic
+            ranks = self._encoding.encode_to_numpy(text, disallowed_special=()).tolist()
         except ValueError:
             return None
         return ranks

@@ -8,6 +8,7 @@ step 1 / f: below key 1 lie exactly floor(f) + [u < fraction] copies, so the cut
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -195,6 +196,7 @@ def fit_quadmix(
     expected, rank = np.zeros(n_cells), np.ones(n_cells)
     expected[cells.bins], rank[cells.bins] = value, high
     docs = np.bincount(domain, weights=cells.docs * value, minlength=len(domains))
+    rate = np.bincount(domain, weights=cells.docs * np.minimum(value, max_copies - value), minlength=len(domains))
     tokens = met.tokens[0]
     guess = np.ones(len(domains))
     if rank_rule == "paper":
@@ -212,21 +214,22 @@ def fit_quadmix(
     return QuadmixPlan(
         domains, criteria, params, multiplier, rule, rank_rule, normalise, max_copies, binning, expected, rank,
         tuple(int(quota) for quota in whole_shares(tokens, budget)),
-        tuple(_window(float(n), float(centre)) for n, centre in zip(docs, guess, strict=True)),
+        tuple(_window(*map(float, shape)) for shape in zip(docs, rate, guess, strict=True)),
         float((high - low)[several].max()) if several.any() else 0.0,
     )  # fmt: skip
 
 
-def _window(docs: float, centre: float) -> Window:
-    """Where a domain's cut lies: near key `centre`, below which `docs` * `centre` copies are expected.
+def _window(docs: float, rate: float, centre: float) -> Window:
+    """Where a domain's cut lies: near key `centre`, below which `docs` * `centre` copies are expected; above it, `rate`
+    of them a unit of key (documents that are taken max_copies times already add none).
 
     The tokens below a key vary like a sum of independent draws; 10 deviations of a sum of equal documents leave
     room for uneven ones, and a cut outside only costs a pass.
     """
-    expected = max(docs * centre, 1e-9)
-    spread = 10.0 * np.sqrt(expected) + 20.0
+    expected = docs * centre
+    spread = 10.0 * math.sqrt(expected) + 20.0
     low = centre * (1.0 - spread / expected) if spread < expected else 0.0
-    return Window(float(low), float(centre * (1.0 + spread / expected)), min(expected, spread) + spread)
+    return Window(low, centre + spread / max(rate, 1e-9), min(expected, spread) + spread)
 
 
 def theta_by_name(params: Params, domains: tuple[str, ...], criteria: tuple[str, ...]) -> dict[str, Any]:

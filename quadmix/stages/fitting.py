@@ -73,14 +73,17 @@ def fit_score_maps(
         )
     sketches = [summary.sketches[summary.criteria.index(name)] for name in mixture.criteria]
     heavy = tuple(heavy_bins(sketch) for sketch in sketches)
-    fine: Histograms = tuple(TokenHistogram.empty() for _ in sketches)
-    if any(bins.size for bins in heavy):
-        reader = RowReader(summary.domains, mixture.criteria)
-        task = FineTask(reader, engine.share(heavy))
-        fine = engine.reduce(task, packs, merge_histograms, label="score maps")
+    fine = [TokenHistogram.empty() for _ in sketches]
+    split = [index for index, bins in enumerate(heavy) if bins.size]
+    if split:
+        reader = RowReader(summary.domains, tuple(mixture.criteria[index] for index in split), hashes=False)
+        task = FineTask(reader, engine.share(tuple(heavy[index] for index in split)))
+        found = engine.reduce(task, packs, merge_histograms, label="score maps")
+        for index, histogram in zip(split, found, strict=True):
+            fine[index] = histogram
     return tuple(
-        fit_score_map(name, sketch, split, mixture.normalise)
-        for name, sketch, split in zip(mixture.criteria, sketches, fine, strict=True)
+        fit_score_map(name, sketch, exact, mixture.normalise)
+        for name, sketch, exact in zip(mixture.criteria, sketches, fine, strict=True)
     )
 
 
@@ -92,7 +95,7 @@ def fit_theta(
     params = params_by_name(theta.model_dump(), summary.domains, mixture.criteria)
     maps = fit_score_maps(engine, packs, summary, mixture)
     binning = QualityBinning.of(maps, params.merge_weights[0], summary.docs)
-    task = QualityTask(RowReader(summary.domains, mixture.criteria), engine.share(binning))
+    task = QualityTask(RowReader(summary.domains, mixture.criteria, hashes=False), engine.share(binning))
     cells = engine.reduce(task, packs, merge_histogram, label="quality ranks")
     return fit_quadmix(
         params,

@@ -19,15 +19,19 @@ from quadmix.selectors.base import DocBatch
 
 @dataclass(frozen=True)
 class RowReader:
-    """Which columns to read, and the pool's domain names that give domains their index."""
+    """Which columns to read, and the pool's domain names that give domains their index.
+
+    Passes that draw nothing leave `hashes` out (the column that compresses least): their batches hold zeros.
+    """
 
     domains: tuple[str, ...]
     criteria: tuple[str, ...]
     extra: tuple[str, ...] = ()
+    hashes: bool = True
 
     def batches(self, path: str) -> Iterator[tuple[DocBatch, pa.Table]]:
         """(documents of status ok, their further columns `extra`), one row group at a time, in input order."""
-        columns = [DOC_HASH, N_TOKENS, DOMAIN, STATUS, *map(score_column, self.criteria)]
+        columns = [N_TOKENS, DOMAIN, STATUS, *map(score_column, self.criteria), *([DOC_HASH] if self.hashes else [])]
         columns += [name for name in self.extra if name not in columns]
         with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
@@ -41,9 +45,8 @@ class RowReader:
         scores = np.empty((table.num_rows, len(self.criteria)), dtype=np.float32, order="F")
         for column, name in enumerate(self.criteria):
             scores[:, column] = _numpy(table[score_column(name)])
-        return DocBatch(
-            _numpy(table[DOC_HASH]), self._domain_codes(table[DOMAIN], path), _numpy(table[N_TOKENS]), scores
-        )
+        hashes = _numpy(table[DOC_HASH]) if self.hashes else np.zeros(table.num_rows, dtype=np.uint64)
+        return DocBatch(hashes, self._domain_codes(table[DOMAIN], path), _numpy(table[N_TOKENS]), scores)
 
     def _domain_codes(self, column: pa.ChunkedArray, path: str) -> NDArray[np.int32]:
         place = {name: index for index, name in enumerate(self.domains)}
@@ -65,10 +68,17 @@ class RowReader:
 
 def _ok_rows(status: pa.ChunkedArray) -> pa.Array | None:
     """Row numbers of status ok; None when every row is."""
-    ok = pc.equal(status.cast(pa.string()) if pa.types.is_dictionary(status.type) else status, OK)
-    if pc.all(ok).as_py() is not False:
+    if pa.types.is_dictionary(status.type):
+        fine = [np.isin(_numpy(chunk.indices), _places_of_ok(chunk.dictionary)) for chunk in status.chunks]
+    else:
+        fine = [_numpy(pc.equal(chunk, OK)) for chunk in status.chunks]
+    if all(part.all() for part in fine):
         return None
-    return pa.array(np.flatnonzero(ok.combine_chunks().to_numpy(zero_copy_only=False)))
+    return pa.array(np.flatnonzero(np.concatenate(fine)))
+
+
+def _places_of_ok(dictionary: pa.Array) -> list[int]:
+    return [place for place, name in enumerate(dictionary.to_pylist()) if name == OK]
 
 
 def _numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:

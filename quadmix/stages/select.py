@@ -242,7 +242,7 @@ def _manifest(config: RunConfig, annotated: Annotated, record: StageRecord) -> M
     summary, pool = record.summary, annotated.summary
     plan = dict(summary["plan"])
     part_tokens = plan.pop("tokens_of_parts")
-    by_domain = "pool" not in plan["strata"]
+    by_domain = plan["kind"] in ("quadmix", "uniform")
     domains = {
         name: Share(
             requested=plan["strata"][name]["quota"] if by_domain and name in plan["strata"] else None,

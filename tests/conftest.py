@@ -1,0 +1,59 @@
+"""Engines that tests share: one of each kind a process, since starting them is most of what they cost."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from quadmix.config import SparkEngineConfig
+from quadmix.engine import make_engine
+from quadmix.engine.local import LocalEngine
+from quadmix.progress import Progress
+
+if TYPE_CHECKING:
+    from quadmix.engine.spark import SparkEngine
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def local_engine() -> Iterator[LocalEngine]:
+    """The local engine with two workers."""
+    with LocalEngine(2) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def spark_engine() -> Iterator[SparkEngine]:
+    """Spark on `local[2]`: the one session of this process. `make_engine` joins it wherever a test starts Spark."""
+    engine: Any = make_engine(SparkEngineConfig(kind="spark", master="local[2]"), Progress.silent())
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A standalone cluster, `infra/standalone.py`: `.master` is its URL; a master and two workers of one core each.
+
+    Its executors start without the project. Drive it from a process of its own: settings leak between sessions.
+    """
+    running = standalone_module().StandaloneCluster.start(tmp_path_factory.mktemp("cluster"), tied=True)
+    yield running
+    running.stop()
+
+
+def standalone_module() -> ModuleType:
+    """`infra/standalone.py`, which is a script and in no package."""
+    spec = importlib.util.spec_from_file_location("standalone", ROOT / "infra" / "standalone.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,118 @@
+"""Local engine, Spark on local[2] and a standalone cluster publish the same bytes, through the commands a user types."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.small_pool import ROOT, SHARDS, config, documents, write_config, write_shards
+
+pytestmark = pytest.mark.spark
+STAGES = ("annotate", "search", "select")
+
+
+def tree_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of everything below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def run(command: list[str], folder: Path) -> dict[str, Any]:
+    """Run a command to its end; the JSON object that it printed last."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    outcome: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{\n") :])
+    return outcome
+
+
+def submit(stage: str, config_file: Path, master: str, folder: Path) -> dict[str, Any]:
+    """`spark-submit jobs/STAGE.py --config …`, with the spark-submit of the pyspark wheel."""
+    spark_submit = Path(sys.executable).parent / "spark-submit"
+    options = ["--master", master, "--conf", "spark.executor.memory=512m", "--conf", "spark.executor.cores=1"]
+    script = str(ROOT / "jobs" / f"{stage}.py")
+    return run([str(spark_submit), *options, script, "--config", str(config_file), "--json"], folder)
+
+
+@pytest.fixture(scope="module")
+def runs(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[dict[str, Any]]]]:
+    """Each engine's output directory and what its commands printed."""
+    base = tmp_path_factory.mktemp("same-bytes")
+    docs = list(itertools.islice(documents(), 900))
+    docs[400] = {**docs[10]}  # the same document again, in another shard
+    docs[401]["text"] = "   "
+    write_shards(base / "pool", docs)
+    found = {}
+    for name, master in (("local", None), ("local[2]", "local[2]"), ("cluster", cluster.master)):
+        output = base / name.strip("]").replace("[", "-")
+        file = write_config(base / f"{output.name}.yaml", config(base / "pool", output))
+        if master is None:
+            printed = [run([sys.executable, "-m", "quadmix.cli", "select", str(file), "--json"], base)]
+        else:
+            printed = [submit(stage, file, master, base) for stage in STAGES]
+        found[name] = (output, printed)
+    return found
+
+
+def test_every_engine_publishes_the_same_bytes(runs: dict[str, tuple[Path, list[dict[str, Any]]]]) -> None:
+    digests = {name: tree_digest(output / "manifests") for name, (output, _) in runs.items()}
+    assert len(set(digests.values())) == 1, digests
+    pointers = {(output / "CURRENT.json").read_bytes() for output, _ in runs.values()}
+    assert len(pointers) == 1
+
+
+def test_the_search_finds_the_same_bits(runs: dict[str, tuple[Path, list[dict[str, Any]]]]) -> None:
+    results = {next(output.glob("stages/search-*/result*.json")).read_bytes() for output, _ in runs.values()}
+    assert len(results) == 1
+
+
+def test_annotations_are_the_same_and_come_from_many_units(
+    runs: dict[str, tuple[Path, list[dict[str, Any]]]],
+) -> None:
+    names = [
+        sorted(path.name for path in output.glob("stages/annotate-*/**/unit-*.parquet")) for output, _ in runs.values()
+    ]
+    assert names[0] == names[1] == names[2]
+    assert len(names[0]) >= 40
+    assert len(names[0]) <= SHARDS
+
+
+def test_both_executors_of_the_cluster_worked(runs: dict[str, tuple[Path, list[dict[str, Any]]]]) -> None:
+    annotate = runs["cluster"][1][0]
+    assert len(annotate["tasks_by_worker"]) == 2
+    assert min(annotate["tasks_by_worker"].values()) >= 10
+
+
+def test_no_document_travels_through_the_driver(runs: dict[str, tuple[Path, list[dict[str, Any]]]]) -> None:
+    """What reached the driver is far below the text: bounded per task, whatever the documents hold."""
+    for name in ("local[2]", "cluster"):
+        output, printed = runs[name]
+        for outcome in printed:
+            tasks = sum(outcome["tasks_by_worker"].values())
+            assert outcome["result_bytes"] <= 64 * 1024 + 4096 * tasks, outcome
+        text = sum(path.stat().st_size for path in (output.parent / "pool").iterdir())
+        assert printed[0]["result_bytes"] < text / 2
+
+
+def test_the_manifest_verifies_and_counts_the_bad_rows(runs: dict[str, tuple[Path, list[dict[str, Any]]]]) -> None:
+    output, _ = runs["cluster"]
+    done = subprocess.run(
+        [sys.executable, "-m", "quadmix.cli", "verify", str(output)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = json.loads(next((output / "manifests").glob("*/manifest.json")).read_text())
+    reasons = {reason: tally["docs"] for reason, tally in manifest["quarantine"].items()}
+    assert reasons == {"DUP_ID_SAME": 1, "EMPTY_TEXT": 1}
