@@ -41,7 +41,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.generated_pool import CRITERIA, DOMAINS, write
+from benchmarks.generated_pool import CRITERIA, write
 from quadmix.config import LocalEngineConfig, MixtureConfig, SparkEngineConfig, Theta, parse_count
 from quadmix.core.budget import Cut, copies_taken, whole_shares
 from quadmix.core.mixture import meet_budget
@@ -68,14 +68,14 @@ SCORE_STEPS = {"edu": 1024.0, "fluency": 16384.0, "stars": 1.0}  # bins a unit o
 
 def mixture(summary: PoolSummary) -> tuple[MixtureConfig, Theta]:
     """The task: a fifth of the pool's tokens, uneven domains."""
-    weights = {name: share for name, share in zip(CRITERIA, (0.5, 0.3, 0.2), strict=True)}
+    weights = dict(zip(CRITERIA, (0.5, 0.3, 0.2), strict=True))
     domains = summary.domains
     theta = Theta(
-        merge_weights={name: weights for name in domains},
+        merge_weights=dict.fromkeys(domains, weights),
         steepness={name: 20.0 + 10.0 * index for index, name in enumerate(domains)},
         cutoff={name: 0.05 + 0.03 * index for index, name in enumerate(domains)},
         exponent={name: 0.3 + 0.1 * index for index, name in enumerate(domains)},
-        floor={name: 1e-3 for name in domains},
+        floor=dict.fromkeys(domains, 0.001),
     )
     budget = int(summary.total_tokens * SHARE)
     return MixtureConfig(criteria=CRITERIA, budget=budget, max_copies=MAX_COPIES), theta
@@ -119,7 +119,9 @@ def ours(pool: Path, output: Path, *, spark: bool, whole_manifest: bool) -> dict
     config, theta = mixture(summary)
     groups = [paths[at : at + PACK_FILES] for at in range(0, len(paths), PACK_FILES)]
     started = _cpu_of_tree()
-    chosen = SparkEngineConfig(kind="spark", master=f"local[{WORKERS}]") if spark else LocalEngineConfig(workers=WORKERS)
+    chosen = (
+        SparkEngineConfig(kind="spark", master=f"local[{WORKERS}]") if spark else LocalEngineConfig(workers=WORKERS)
+    )
     engine = make_engine(chosen, Progress.silent())
     if spark:  # the session, and one Python worker a core
         engine.reduce(abs, range(2 * WORKERS), max, label="start-up")
@@ -173,11 +175,15 @@ def _open_duckdb(pool: Path, output: Path) -> Any:
     import duckdb
 
     connection = duckdb.connect()
-    connection.execute(f"SET threads={WORKERS}; SET temp_directory='{output}/spill'; SET preserve_insertion_order=false")
+    connection.execute(
+        f"SET threads={WORKERS}; SET temp_directory='{output}/spill'; SET preserve_insertion_order=false"
+    )
     paths, summary = _pool(pool)
     listed = ", ".join(f"'{path}'" for path in paths)
     drawn = "u" if "u" in pq.read_schema(paths[0]).names else "((hash(doc_hash) >> 11) + 0.5) / 9007199254740992.0"
-    connection.execute(f"CREATE VIEW docs AS SELECT *, {drawn} AS draw FROM read_parquet([{listed}]) WHERE status = 'ok'")
+    connection.execute(
+        f"CREATE VIEW docs AS SELECT *, {drawn} AS draw FROM read_parquet([{listed}]) WHERE status = 'ok'"
+    )
     connection.execute("CREATE TABLE curve (domain VARCHAR, l DOUBLE, w DOUBLE, h DOUBLE, e DOUBLE, quota BIGINT)")
     connection.executemany(
         "INSERT INTO curve VALUES (?, ?, ?, ?, ?, ?)", [tuple(asdict(c).values()) for c in curves(summary)]
@@ -342,7 +348,17 @@ def measure(name: str, pool: Path, output: Path) -> Measured:
     """Run one contestant in a process of its own."""
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    command = [sys.executable, "-m", "benchmarks.selection", "--run", name, "--folder", str(pool), "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.selection",
+        "--run",
+        name,
+        "--folder",
+        str(pool),
+        "--output",
+        str(output),
+    ]
     environment = {**os.environ, "POLARS_MAX_THREADS": str(WORKERS), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=Path(__file__).parents[1])
     seen: dict[int, float] = {}

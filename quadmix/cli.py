@@ -24,7 +24,8 @@ from quadmix.errors import QuadmixError, VerificationError
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(_next_step(5, args))
         return 5
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in (*_FULL, *_REFUSED):
             raise
-        _say(f"error: the disk is full: {error}")
+        _say(f"error: {'the disk is full' if error.errno in _FULL else 'the system refused'}: {error}")
         _say(_next_step(5, args))
         return 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from quadmix.config import SparkEngineConfig
 from quadmix.engine import make_engine
 from quadmix.engine.local import LocalEngine
 from quadmix.progress import Progress
+from tests.e2e.command_line import quadmix
+from tests.e2e.small_pool import config, documents, write_config, write_shards
+from tests.e2e.whole_run import WholeRun
 
 if TYPE_CHECKING:
     from quadmix.engine.spark import SparkEngine
@@ -46,6 +50,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running = standalone_module().StandaloneCluster.start(tmp_path_factory.mktemp("cluster"), tied=True)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    """`quadmix run` on 900 real documents, one duplicate and one blank one among them; about 45 CPU seconds, once."""
+    base = tmp_path_factory.mktemp("whole-run")
+    docs = list(itertools.islice(documents(), 900))
+    docs[400] = {**docs[10]}
+    docs[401]["text"] = "   "
+    write_shards(base / "pool", docs, 8)
+    output = base / "out"
+    values = config(base / "pool", output, engine={"kind": "local", "workers": 2})
+    values["pool"]["unit_bytes"] = "256KiB"
+    file = write_config(base / "run.yaml", values)
+    return WholeRun(file, output, quadmix("run", file))
 
 
 def standalone_module() -> ModuleType:

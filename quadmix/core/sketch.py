@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# dense counting is used up to this many bins; above it, sorting is cheaper than touching them all
-_DENSE_BINS = 1 << 21
+# counting is used where there are at most this many bins a row; beyond, sorting is cheaper than touching them all
+_DENSE = 8
+# float64, in which bincount adds weights, holds all integers up to here
+_EXACT = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,16 @@ class TokenHistogram:
 
     @staticmethod
     def of(bins: NDArray[np.integer], tokens: NDArray[np.int64]) -> TokenHistogram:
-        """Count documents: bins (n,) integers >= 0, tokens (n,) int64 >= 0 with a sum below 2**53."""
+        """Count documents: bins (n,) integers >= 0 below 2**63, tokens (n,) int64 >= 0 with a sum
+        below 2**53, far above the tokens of one unit."""
         if bins.size == 0:
             return TokenHistogram.empty()
-        top = int(bins.max()) + 1
-        if top <= max(_DENSE_BINS, 4 * bins.size):
-            docs = np.bincount(bins, minlength=top)
-            # float64 adds integers exactly up to 2**53, far above the tokens of one unit
-            sums = np.bincount(bins, weights=tokens, minlength=top)
-            used = np.flatnonzero(docs)
-            return TokenHistogram(used.astype(np.int64), docs[used].astype(np.int64), sums[used].astype(np.int64))
-        return _group(bins.astype(np.int64), np.ones(bins.size, dtype=np.int64), tokens.astype(np.int64))
+        low, high = int(bins.min()), int(bins.max())
+        if high - low < _DENSE * bins.size:
+            return _count(bins.astype(np.int64) - low, None, tokens, low)
+        if high >> 32 == 0 and int(tokens.max()) >> 32 == 0:
+            return _sort_packed(bins, tokens)
+        return _sort(bins.astype(np.int64), np.ones(bins.size, dtype=np.int64), tokens.astype(np.int64))
 
     def merge(self, other: TokenHistogram) -> TokenHistogram:
         """The histogram of both sets of documents."""
@@ -50,11 +51,14 @@ class TokenHistogram:
             return self
         if not self.bins.size:
             return other
-        return _group(
-            np.concatenate([self.bins, other.bins]),
-            np.concatenate([self.docs, other.docs]),
-            np.concatenate([self.tokens, other.tokens]),
-        )
+        bins = np.concatenate([self.bins, other.bins])
+        docs = np.concatenate([self.docs, other.docs])
+        tokens = np.concatenate([self.tokens, other.tokens])
+        low = int(min(self.bins[0], other.bins[0]))
+        span = int(max(self.bins[-1], other.bins[-1])) - low
+        if span < _DENSE * bins.size and max(int(docs.sum()), int(tokens.sum())) < _EXACT:
+            return _count(bins - low, docs, tokens, low)
+        return _sort(bins, docs, tokens)
 
     @property
     def total_tokens(self) -> int:
@@ -80,8 +84,32 @@ def key_score(keys: NDArray[np.uint32]) -> NDArray[np.float32]:
     return (keys ^ mask).view(np.float32)
 
 
-def _group(bins: NDArray[np.int64], docs: NDArray[np.int64], tokens: NDArray[np.int64]) -> TokenHistogram:
+def _count(
+    places: NDArray[np.int64], docs: NDArray[np.int64] | None, tokens: NDArray[np.int64], low: int
+) -> TokenHistogram:
+    """Histogram of rows in bins low + places; docs None: one document a row."""
+    many, sums = np.bincount(places, weights=docs), np.bincount(places, weights=tokens)
+    used = np.flatnonzero(many > 0)
+    return TokenHistogram(used + low, many[used].astype(np.int64), sums[used].astype(np.int64))
+
+
+def _sort_packed(bins: NDArray[np.integer], tokens: NDArray[np.int64]) -> TokenHistogram:
+    """Both halves of one 64-bit word: sorting values is several times as fast as sorting places."""
+    packed = bins.astype(np.uint64) << np.uint64(32) | tokens.astype(np.uint64)
+    packed.sort()
+    ordered = (packed >> np.uint64(32)).astype(np.int64)
+    starts = _starts(ordered)
+    sums = np.add.reduceat((packed & np.uint64(0xFFFFFFFF)).astype(np.int64), starts)
+    return TokenHistogram(ordered[starts], np.diff(starts, append=ordered.size), sums)
+
+
+def _sort(bins: NDArray[np.int64], docs: NDArray[np.int64], tokens: NDArray[np.int64]) -> TokenHistogram:
     order = np.argsort(bins, kind="stable")
     bins = bins[order]
-    starts = np.flatnonzero(np.concatenate([[True], bins[1:] != bins[:-1]]))
+    starts = _starts(bins)
     return TokenHistogram(bins[starts], np.add.reduceat(docs[order], starts), np.add.reduceat(tokens[order], starts))
+
+
+def _starts(ordered: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))

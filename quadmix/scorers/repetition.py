@@ -62,7 +62,7 @@ def ngram_characters(layout: Layout) -> dict[int, Int]:
         if n in TOP_NGRAMS:
             result[n] = _top_characters(words, groups, n, length_before)
         if n in DUPLICATE_NGRAMS:
-            starts = _repeated_starts(groups, n, n_words)
+            starts = _repeated_starts(groups, n, words.document)
             chars = length_before[starts + n] - length_before[starts]
             totals = np.zeros(len(words.first) - 1, dtype=np.int64)
             np.add.at(totals, words.document[starts], chars)
@@ -106,17 +106,55 @@ def _top_characters(words: Spans, groups: Groups, n: int, length_before: Int) ->
     return np.where(occurrences > 0, occurrences * joined, 0)
 
 
-def _repeated_starts(groups: Groups, n: int, n_words: int) -> Int:
-    """Where a left-to-right search finds an n-gram that it has passed before; it then jumps over those n words."""
-    leader = np.repeat(groups.position[groups.first], groups.size)
-    later = leader != groups.position
-    order = np.argsort(groups.position[later])
-    position = groups.position[later][order]
-    starts: list[int] = position.tolist()
-    leaders: list[int] = leader[later][order].tolist()
-    behind: list[int] = np.searchsorted(
-        position, position + n
-    ).tolist()  # index of the next start that does not overlap
+def _repeated_starts(groups: Groups, n: int, document: Int) -> Int:
+    """Where a left-to-right search finds an n-gram that it has passed before; it then jumps over those n words.
+
+    As a rule every n-gram with an earlier occurrence has been passed, and the starts follow from the runs of such
+    positions. Only where an earliest occurrence was itself jumped over is that wrong: those documents are walked.
+    """
+    leader = np.full(len(document), -1, dtype=np.int64)
+    leader[groups.position] = np.repeat(groups.position[groups.first], groups.size)
+    later = np.flatnonzero((leader >= 0) & (leader != np.arange(len(leader))))
+    starts = _starts_in_runs(later, n)
+    jumps = np.zeros(len(document) + 1, dtype=np.int8)
+    jumps[starts] = 1
+    jumps[starts + n] -= 1
+    jumped = np.cumsum(jumps, dtype=np.int8) > 0
+    doubtful = starts[jumped[leader[starts]]]
+    if not len(doubtful):
+        return starts
+    walked = np.zeros(int(document[-1]) + 1, dtype=bool)
+    walked[document[doubtful]] = True
+    again = later[walked[document[later]]]
+    return np.concatenate([starts[~walked[document[starts]]], _walk(again, leader[again], n, len(document))])
+
+
+def _starts_in_runs(positions: Int, n: int) -> Int:
+    """The starts of a search that takes every one of the ordered positions that it reaches, and then jumps n on."""
+    if not len(positions):
+        return positions
+    gaps = np.flatnonzero(np.diff(positions) > 1)
+    lows = positions[np.concatenate([[0], gaps + 1])]
+    behinds = positions[np.append(gaps, len(positions) - 1)] + 1
+    first, count, reached = [], [], 0
+    for low, behind in zip(lows.tolist(), behinds.tolist(), strict=True):
+        start = max(low, reached)
+        if start < behind:
+            jumps = (behind - 1 - start) // n + 1
+            first.append(start)
+            count.append(jumps)
+            reached = start + jumps * n
+    counts = np.array(count, dtype=np.int64)
+    step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts: Int = np.repeat(np.array(first, dtype=np.int64), counts) + n * step
+    return starts
+
+
+def _walk(positions: Int, leader: Int, n: int, n_words: int) -> Int:
+    """The same search, position by position: one whose leader was jumped over is passed for the first time there."""
+    starts: list[int] = positions.tolist()
+    leaders: list[int] = leader.tolist()
+    behind: list[int] = np.searchsorted(positions, positions + n).tolist()
     run = b"\1" * n
     jumped = bytearray(n_words)
     passed: set[int] = set()  # leaders of n-grams that were first passed at a later occurrence

@@ -28,15 +28,12 @@ class FineTask:
     heavy: Shared[tuple[NDArray[np.int64], ...]]
 
     def __call__(self, paths: Sequence[str]) -> Histograms:
-        total = tuple(TokenHistogram.empty() for _ in self.reader.criteria)
-        for path in paths:
-            for batch, _ in self.reader.batches(path):
-                found = tuple(
-                    fine_histogram(np.ascontiguousarray(batch.scores[:, column]), batch.n_tokens, bins)
-                    for column, bins in enumerate(self.heavy.get())
-                )
-                total = merge_histograms(total, found)
-        return total
+        batches = [batch for path in paths for batch, _ in self.reader.batches(path)]
+        tokens = np.concatenate([batch.n_tokens for batch in batches])
+        return tuple(
+            fine_histogram(np.concatenate([batch.scores[:, column] for batch in batches]), tokens, bins)
+            for column, bins in enumerate(self.heavy.get())
+        )
 
 
 @dataclass(frozen=True)

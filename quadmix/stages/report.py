@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from quadmix.config import RunConfig
+from quadmix.core.mixture import meet_budget
 from quadmix.core.sampling import sampling_value
 from quadmix.core.summary import PoolSummary
 from quadmix.errors import EnvironmentFault
@@ -23,6 +24,7 @@ from quadmix.manifest.durable import write_atomically
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
 from quadmix.search.result import JOINT, Confirmed, SearchResult
+from quadmix.selectors.quadmix import params_by_name
 from quadmix.stages import figures
 from quadmix.stages.annotate import Annotated
 
@@ -31,6 +33,7 @@ from quadmix.stages.annotate import Annotated
 class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    total: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,15 @@ def make_page(
 ) -> Page:
     """All of the report's content."""
     sections = [_domains(summary, search, manifest)]
-    if manifest.plan["kind"] == "quadmix":
-        sections += [_curves(manifest), _weights(manifest)]
+    shown = _shown_mixture(summary, search, manifest)
+    if shown is not None:
+        sections += [_curves(*shown), _weights(*shown)]
     if search is not None:
         sections += [_regression(search), _confirmation(search)]
     sections += [_budget(manifest), _repeats(manifest), _quarantine(annotations, manifest)]
     winner, verdict = _verdict(search, manifest)
     return Page(
-        title=f"{figures.short(manifest.realised_tokens)} tokens, chosen by {_chosen_by(search, manifest)}",
+        title=f"{figures.short(manifest.realised_tokens)} tokens, selected by {_published(manifest)}",
         lead=f"Manifest {manifest.digest[:16]}, seed {manifest.seed}. Pool: {int(summary.docs.sum()):,} documents, "
         f"{summary.total_tokens:,} tokens in {len(summary.domains)} domains.",
         winner_line=winner,
@@ -110,25 +114,25 @@ def make_page(
     )
 
 
-def _chosen_by(search: SearchResult | None, manifest: Manifest) -> str:
-    if search is not None and search.confirmation.winner is not None:
-        return search.confirmation.winner
-    return manifest.selector
+def _published(manifest: Manifest) -> str:
+    """The published mixture, named as the search names it."""
+    criteria = manifest.plan["criteria"]
+    return f"topk_{criteria[0]}" if manifest.selector == "topk" else manifest.selector
 
 
 def _verdict(search: SearchResult | None, manifest: Manifest) -> tuple[str, str]:
     if search is None:
         return "", ""
     winner = search.confirmation.winner
-    published = f"Winner: {winner}" if winner else "No winner"
-    return f"{published}. Published here: {manifest.selector}.", search.confirmation.verdict
+    won = f"Winner: {winner}" if winner else "No winner"
+    return f"{won}. Published here: {_published(manifest)}.", f"{search.confirmation.verdict}."
 
 
 def _tiles(search: SearchResult | None, manifest: Manifest) -> list[dict[str, str]]:
     off = manifest.realised_tokens - manifest.requested_tokens
     tiles = [
         ("tokens asked", f"{manifest.requested_tokens:,}"),
-        ("tokens selected", f"{manifest.realised_tokens:,} ({off:+,})"),
+        ("tokens selected", f"{manifest.realised_tokens:,} ({_signed(off)})"),
         ("documents", f"{manifest.documents:,}"),
         ("copies", f"{manifest.copies:,}"),
     ]
@@ -137,7 +141,7 @@ def _tiles(search: SearchResult | None, manifest: Manifest) -> list[dict[str, st
         done = sum(trial.losses is not None and trial.kind == "theta" for trial in search.trials)
         tiles.append(("proxies in the swarm", f"{done} × {figures.short(search.tokens_per_trial)} tokens"))
         if joint is not None:
-            tiles.append(("held-out Spearman, joint", f"{joint.spearman:.2f}"))
+            tiles.append(("held-out Spearman, joint", _number(joint.spearman, 2)))
     return [{"label": label, "value": value} for label, value in tiles]
 
 
@@ -171,8 +175,25 @@ def _domains(summary: PoolSummary, search: SearchResult | None, manifest: Manife
     )
 
 
-def _curves(manifest: Manifest) -> Section:
-    plan = manifest.plan
+def _shown_mixture(
+    summary: PoolSummary, search: SearchResult | None, manifest: Manifest
+) -> tuple[dict[str, Any], str] | None:
+    """The mixture whose curves and weights are drawn, and what it is: the published one, else the proposal that lost."""
+    if manifest.plan["kind"] == "quadmix":
+        return manifest.plan, "the published mixture"
+    if search is None:
+        return None
+    rule = manifest.config["mixture"]
+    theta = asdict(search.proposal.theta)
+    params = params_by_name(theta, summary.domains, tuple(search.criteria))
+    met = meet_budget(params, summary.tokens, manifest.requested_tokens, float(rule["max_copies"]), rule["meet_budget"])
+    proposal = {key: rule[key] for key in ("meet_budget", "max_copies")}
+    proposal |= {"theta": theta, "multiplier": float(met.multiplier[0])}
+    proposal |= {"domains": list(summary.domains), "criteria": search.criteria}
+    return proposal, "the search's proposal, which is not what was published"
+
+
+def _curves(plan: dict[str, Any], of: str) -> Section:
     theta = plan["theta"]
     stretch = plan["multiplier"] if plan["meet_budget"] == "omega" else 1.0
     scale = plan["multiplier"] if plan["meet_budget"] == "scale" else 1.0
@@ -185,20 +206,19 @@ def _curves(manifest: Manifest) -> Section:
         values = scale * sampling_value(ranks, *(np.array([part]) for part in shape))
         curves[name] = (ranks, np.minimum(values, plan["max_copies"]), cutoff)
     text = (
-        f"Expected copies of a document by its quality rank inside its domain (eq. 3 of the paper), after the budget's "
-        f"multiplier of {plan['multiplier']:.4g} on {'ω' if plan['meet_budget'] == 'omega' else 'S'}. "
+        f"Of {of}: expected copies of a document by its quality rank inside its domain (eq. 3 of the paper), after the "
+        f"budget's multiplier of {plan['multiplier']:.4g} on {'ω' if plan['meet_budget'] == 'omega' else 'S'}. "
         "The dashed line is the threshold ω."
     )
     return Section("curves", "Sampling curve of every domain", text, figures.sampling_curves(curves))
 
 
-def _weights(manifest: Manifest) -> Section:
-    plan = manifest.plan
+def _weights(plan: dict[str, Any], of: str) -> Section:
     weights = np.array([[plan["theta"]["merge_weights"][d][c] for c in plan["criteria"]] for d in plan["domains"]])
     return Section(
         "weights",
         "Merge weights",
-        "How much each score counts in a domain's quality (α of eq. 1); rows sum to 1.",
+        f"Of {of}: how much each score counts in a domain's quality (α of eq. 1); rows sum to 1.",
         figures.merge_weights(plan["domains"], plan["criteria"], weights),
     )
 
@@ -213,21 +233,21 @@ def _regression(search: SearchResult) -> Section:
             for trial in trials
             if trial.predicted is not None and trial.losses is not None
         ]
-        caption = f"Spearman {validation.scores[name].spearman:.2f}"
+        caption = f"Spearman {_number(validation.scores[name].spearman, 2)}"
         panels[name] = ([float(m) for m, _ in pairs if m is not None], [p for m, p in pairs if m is not None], caption)
     rows = tuple(
         (
             name,
-            f"{validation.scores[name].spearman:.3f}",
-            f"{validation.permuted[name].spearman:+.3f}",
-            f"{validation.scores[name].mae:.4f}",
-            f"{validation.permuted[name].mae:.4f}",
-            f"{validation.scores[name].r2:.3f}",
-            f"{validation.permuted[name].r2:+.3f}",
+            _number(validation.scores[name].spearman),
+            _number(validation.permuted[name].spearman),
+            _number(validation.scores[name].mae),
+            _number(validation.permuted[name].mae),
+            _number(validation.scores[name].r2),
+            _number(validation.permuted[name].r2),
         )
         for name in panels
     )
-    header = ("target", "Spearman", "permuted", "MAE", "permuted", "R²", "permuted")
+    header = ("target", "Spearman", "permuted", "MAE, nats", "permuted", "R²", "permuted")
     facts = Table(
         ("target", "weight", "median proxy, nats/token", "unigram entropy of the target", "evaluated tokens"),
         tuple(
@@ -260,17 +280,19 @@ def _confirmation(search: SearchResult) -> Section:
             found = mixture.loss[name]
             cells.append(_plus_minus(found.mean, found.half_width))
         ahead = mixture.ahead.get(JOINT)
-        cells.append("–" if ahead is None or mixture is mixtures[0] else _plus_minus(ahead.mean, ahead.half_width, "+"))
+        cells.append(
+            "–" if ahead is None or mixture is mixtures[0] else _plus_minus(ahead.mean, ahead.half_width, signed=True)
+        )
         bits = [[v for v in mixture.bits_per_byte.get(t, []) if v is not None] for t in search.targets]
-        cells += [f"{np.mean(values):.4f}" if values else "–" for values in bits]
+        cells += [f"{np.mean(values):.3f}" if values else "–" for values in bits]
         rows.append(tuple(cells))
     header = (
-        "mixture", *(f"{name}, nats/token" for name in names), f"behind {mixtures[0].name}, paired",
+        "mixture", *(f"{name}, nats/token" for name in names), f"behind {mixtures[0].name} (joint, paired)",
         *(f"{name}, bits/byte" for name in search.targets),
     )  # fmt: skip
     text = (
-        f"Fresh proxies at equal tokens, {search.confirmation.seeds} seeds (draw, order and initialisation all fresh), "
-        f"on the half of each target that the search never saw. {search.confirmation.method}"
+        "Fresh proxies at equal tokens, on the half of each target that the search never saw. Ticks are single seeds. "
+        f"{search.confirmation.method}."
     )
     return Section("confirmation", "Confirmation", text, figures.confirmation(panels), (Table(header, tuple(rows)),))
 
@@ -280,31 +302,42 @@ def _interval(mixture: Confirmed, name: str) -> tuple[str, float | None, float |
     return mixture.name, found.mean, found.half_width, [v for v in mixture.losses[name] if v is not None]
 
 
-def _plus_minus(mean: float | None, half: float | None, sign: str = "") -> str:
+def _plus_minus(mean: float | None, half: float | None, signed: bool = False) -> str:
     if mean is None:
         return "failed"
-    value = f"{mean:{sign}.4f}"
-    return value if half is None else f"{value} ± {half:.4f}"
+    value = f"+{mean:.3f}" if signed and mean > 0 else _number(mean)
+    return value if half is None else f"{value} ± {half:.3f}"
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def _signed(value: int) -> str:
+    return f"{value:+,}".replace("-", "−") if value else "0"
 
 
 def _budget(manifest: Manifest) -> Section:
     rows = []
     for name, share in manifest.domains.items():
         asked = "–" if share.requested is None else f"{share.requested:,}"
-        off = "–" if share.requested is None else f"{share.realised - share.requested:+,}"
+        off = "–" if share.requested is None else _signed(share.realised - share.requested)
         repeated = share.realised / share.available if share.available else 0.0
         rows.append(
             (name, asked, f"{share.realised:,}", off, f"{share.documents:,}", f"{share.copies:,}", f"{repeated:.3f}")
         )
     total = manifest.realised_tokens - manifest.requested_tokens
-    rows.append(
-        ("all", f"{manifest.requested_tokens:,}", f"{manifest.realised_tokens:,}", f"{total:+,}",
-         f"{manifest.documents:,}", f"{manifest.copies:,}", "")
+    available = sum(share.available or 0 for share in manifest.domains.values())
+    everything = (
+        "all", f"{manifest.requested_tokens:,}", f"{manifest.realised_tokens:,}", _signed(total),
+        f"{manifest.documents:,}", f"{manifest.copies:,}", _number(manifest.realised_tokens / available),
     )  # fmt: skip
     header = ("domain", "asked", "selected", "off by", "documents", "copies", "selected / available")
-    text = "Whole documents only: a domain misses its quota by at most half its boundary document, and what it misses "
-    text += "carries over to the next one."
-    return Section("budget", "Budget, in tokens", text, "", (Table(header, tuple(rows)),))
+    text = (
+        "Whole documents only: the sum misses the budget by at most half a boundary document. What a domain misses "
+        "carries over to the next one."
+    )
+    return Section("budget", "Budget, in tokens", text, "", (Table(header, tuple(rows), everything),))
 
 
 def _repeats(manifest: Manifest) -> Section:

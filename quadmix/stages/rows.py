@@ -69,7 +69,7 @@ class RowReader:
 def _ok_rows(status: pa.ChunkedArray) -> pa.Array | None:
     """Row numbers of status ok; None when every row is."""
     if pa.types.is_dictionary(status.type):
-        fine = [np.isin(_numpy(chunk.indices), _places_of_ok(chunk.dictionary)) for chunk in status.chunks]
+        fine = [_numpy(chunk.indices) == _place_of_ok(chunk.dictionary) for chunk in status.chunks]
     else:
         fine = [_numpy(pc.equal(chunk, OK)) for chunk in status.chunks]
     if all(part.all() for part in fine):
@@ -77,8 +77,9 @@ def _ok_rows(status: pa.ChunkedArray) -> pa.Array | None:
     return pa.array(np.flatnonzero(np.concatenate(fine)))
 
 
-def _places_of_ok(dictionary: pa.Array) -> list[int]:
-    return [place for place, name in enumerate(dictionary.to_pylist()) if name == OK]
+def _place_of_ok(dictionary: pa.Array) -> int:
+    names: list[str] = dictionary.to_pylist()
+    return names.index(OK) if OK in names else -1
 
 
 def _numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:

@@ -33,10 +33,11 @@ def columns(docs: list[Document]) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 def listed(docs: list[Document], max_copies: int) -> list[tuple[float, int, int]]:
     """Every copy as (key, hash, tokens), in the order in which copies are taken."""
-    found = []
-    for key, step, hash_, tokens in docs:
-        for copy in range(max_copies if np.isfinite(step) else 1):
-            found.append((key + copy * step if copy else key, hash_, tokens))
+    found = [
+        (key + copy * step if copy else key, hash_, tokens)
+        for key, step, hash_, tokens in docs
+        for copy in range(max_copies if np.isfinite(step) else 1)
+    ]
     return sorted(found)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,7 +65,7 @@ def test_a_larger_budget_never_has_a_smaller_multiplier_or_fewer_tokens_of_a_dom
     theta: Params, rule: str, shares: list[float]
 ) -> None:
     found = [meet_budget(theta, POOL, int(POOL.sum() * share), 4.0, rule) for share in sorted(shares)]  # type: ignore[arg-type]
-    for less, more in zip(found[:-1], found[1:], strict=True):
+    for less, more in itertools.pairwise(found):
         both = np.isfinite(less.multiplier) & np.isfinite(more.multiplier)
         assert (more.multiplier[both] >= less.multiplier[both] * (1 - 1e-9)).all()
         assert (more.tokens[both] >= less.tokens[both] * (1 - 1e-9)).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -88,7 +89,7 @@ def dense(shape: Shape, low: float, high: float, cap: float = math.inf, scale: f
             points.add(cutoff - math.log(half / (1.0 - half)) / steepness)
     edges = sorted(point for point in points if low <= point <= high)
     total = 0.0
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in itertools.pairwise(edges):
         if right > left:
             middle = (left + right) / 2
             inside = middle <= cutoff

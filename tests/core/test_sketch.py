@@ -51,15 +51,34 @@ def test_merging_is_associative_commutative_and_has_an_identity(
     assert same(TokenHistogram.empty().merge(one), one)
 
 
-@given(documents)
-def test_counting_and_sorting_give_the_same_histogram(rows: list[tuple[int, int]]) -> None:
-    small = [(b % 1000, t) for b, t in rows]
+@pytest.mark.parametrize("dense", [0, 10**9])
+@given(a=documents, b=documents)
+def test_counting_and_sorting_give_the_same_histogram(
+    a: list[tuple[int, int]], b: list[tuple[int, int]], dense: int
+) -> None:
+    a, b = [[(bin_ % 1000, tokens) for bin_, tokens in rows] for rows in (a, b)]
+    wanted, merged = histogram(a), histogram(a + b)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sketch, "_DENSE_BINS", -(2**60))
-        bins = np.array([b for b, _ in small], dtype=np.int64) + 10**9  # beyond 4 * n: sorted
-        sorted_way = TokenHistogram.of(bins, np.array([t for _, t in small], dtype=np.int64))
-    dense = histogram(small)
-    assert same(TokenHistogram(sorted_way.bins - 10**9, sorted_way.docs, sorted_way.tokens), dense)
+        patch.setattr(sketch, "_DENSE", dense)
+        assert same(histogram(a), wanted)
+        assert same(histogram(a).merge(histogram(b)), merged)
+        small = [(bin_, tokens % 1000) for bin_, tokens in a]  # packed in one word
+        assert same(histogram(small), histogram([*small]))
+        assert histogram(small).total_tokens == sum(tokens for _, tokens in small)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=20))
+def test_bins_and_tokens_of_32_bits_are_counted_as_by_a_loop(rows: list[tuple[int, int]]) -> None:
+    found = histogram(rows + rows[:3])
+    for bin_, docs, tokens in zip(found.bins, found.docs, found.tokens, strict=True):
+        mine = [t for b, t in rows + rows[:3] if b == bin_]
+        assert (docs, tokens) == (len(mine), sum(mine))
+
+
+def test_merging_beyond_the_integers_of_float64_is_exact() -> None:
+    one = TokenHistogram(np.array([3]), np.array([1]), np.array([2**53]))
+    two = TokenHistogram(np.array([3]), np.array([1]), np.array([1]))
+    assert one.merge(two).tokens[0] == 2**53 + 1
 
 
 def test_a_histogram_of_few_documents_far_apart_stays_small() -> None:

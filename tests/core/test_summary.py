@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import reduce
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_any_split_in_any_order_gives_the_same_summary(rows: list[Row], cuts: li
     shuffled = rows.copy()
     random.shuffle(shuffled)
     bounds = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
-    parts = [summary(shuffled[a:b], NAMES[::-1]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [summary(shuffled[a:b], NAMES[::-1]) for a, b in itertools.pairwise(bounds)]
     random.shuffle(parts)
     assert same(reduce(PoolSummary.merge, parts, PoolSummary.empty(("a", "b"))), whole)
     assert same(reduce(lambda one, two: two.merge(one), parts), whole)

@@ -32,7 +32,7 @@ def write_shards(folder: Path, docs: list[dict[str, Any]], shards: int = SHARDS)
 
 
 def config(pool: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    """A complete run: two trained scorers and a rule-based one, a swarm of eight tiny proxies, three seeds to confirm."""
+    """A complete run: a trained scorer and a rule-based one, a swarm of eight tiny proxies, three seeds to confirm."""
     values: dict[str, Any] = {
         "output": str(output),
         "seed": 11,

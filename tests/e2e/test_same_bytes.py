@@ -1,4 +1,4 @@
-"""Local engine, Spark on local[2] and a standalone cluster publish the same bytes, through the commands a user types."""
+"""Local engine, Spark on local[2] and a standalone cluster publish the same bytes, by the commands a user types."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from quadmix.selectors.in_memory import select
 from quadmix.selectors.quadmix import theta_by_name
 from quadmix.stages import budgeting
 from quadmix.stages.budgeting import find_cuts, order64, unorder64
-from quadmix.stages.emit import Emitted, EmitTask
+from quadmix.stages.emit import EmitTask, Emitted
 from quadmix.stages.fitting import fit_score_maps, fit_theta
 from quadmix.stages.rows import RowReader
 
