@@ -217,11 +217,11 @@ def test_too_little_memory_ends_with_5(config: Path, monkeypatch: pytest.MonkeyP
 def test_ctrl_c_during_a_stage_ends_with_130_and_the_same_command_resumes_to_the_same_bytes(
     inline: InlineEngine, tmp_path: Path
 ) -> None:
-    write_scored_pool(tmp_path / "pool", docs=4000, shards=400)
+    write_scored_pool(tmp_path / "pool", docs=1200, shards=120)
     config = write_config(tmp_path / "run.yaml", scored_config(tmp_path / "pool", tmp_path / "out"))
     process = start("run", config)
     give_up = time.monotonic() + 60
-    while not (finished := list(tmp_path.glob("out/stages/annotate-*/unit-*.parquet"))):
+    while not (finished := list(tmp_path.glob("out/stages/annotate-*/pieces/*.json"))):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < give_up
         time.sleep(0.005)

@@ -67,9 +67,8 @@ class ScoreLookup:
     def of(score_map: ScoreMap) -> ScoreLookup:
         sigma = score_map.sigma.astype(np.int32)  # at most 2**30
         coarse = score_map.keys >> np.uint32(COARSE_SHIFT)
-        # class i reaches from the first coarse bin that starts at or above its key to that of class i + 1
-        reach = (score_map.keys.astype(np.int64) + _FINE - 1) >> COARSE_SHIFT
-        first = sigma[np.maximum(np.cumsum(np.bincount(reach, minlength=_COARSE + 1))[:_COARSE] - 1, 0)]
+        # the last class that starts in or before each coarse bin; bins with classes inside are split below
+        first = sigma[np.maximum(np.cumsum(np.bincount(coarse, minlength=_COARSE)) - 1, 0)]
         # a bin is split where a class starts anywhere but at the bin's first key
         inner = np.unique(coarse[(score_map.keys & np.uint32(_FINE - 1)) != 0])
         fine = np.empty((inner.size, _FINE), dtype=np.int32)

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from quadmix.engine import worker as worker_process
 from quadmix.engine.base import Shared
+from quadmix.engine.environment import environment
 from quadmix.engine.failures import MAX_ATTEMPTS, Failure, lost_worker
 from quadmix.engine.fold import FoldGroup, fold_in_order, grouped
 from quadmix.engine.shared_file import share_value
@@ -193,17 +194,11 @@ class _Worker:
 def _start_conditions() -> Iterator[None]:
     """What a worker inherits at birth: one-thread settings, and Ctrl-C held back until it can ignore it."""
     resource_tracker.ensure_running()  # otherwise started inside, where it would lift the block
-    saved = {name: os.environ.get(name) for name in worker_process.ENVIRONMENT}
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(worker_process.ENVIRONMENT)
     try:
-        yield
+        with environment(worker_process.ENVIRONMENT):
+            yield
     finally:
-        for name, value in saved.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from quadmix.config import SparkEngineConfig
+from quadmix.engine.environment import environment
 from quadmix.engine.failures import MAX_ATTEMPTS
 from quadmix.engine.worker import ENVIRONMENT
 from quadmix.errors import EnvironmentFault
@@ -50,16 +51,8 @@ def start_environment(config: SparkEngineConfig) -> Iterator[None]:
     wanted = {"PYSPARK_PYTHON": workers_python(config), "PYSPARK_DRIVER_PYTHON": sys.executable}
     if _on_this_machine(config.master):
         wanted |= {"SPARK_LOCAL_IP": "127.0.0.1"}
-    saved = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with environment(wanted):
         yield
-    finally:
-        for name, value in saved.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def workers_python(config: SparkEngineConfig) -> str:

@@ -150,7 +150,7 @@ def predicted_against_measured(panels: Mapping[str, tuple[Sequence[float], Seque
     from matplotlib.ticker import MaxNLocator
 
     rows = -(-len(panels) // _PANELS)
-    figure, grid = _new(_WIDTH, 3.1 * rows, rows, _PANELS)
+    figure, grid = _new(_WIDTH, 0.3 + 3.1 * rows, rows, _PANELS)
     for axes, (name, (measured, predicted, caption)) in zip(grid, panels.items(), strict=False):
         axes.scatter(measured, predicted, s=16, color=BLUE, alpha=0.7, lw=0)
         both = [*measured, *predicted]

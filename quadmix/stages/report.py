@@ -273,28 +273,23 @@ def _confirmation(search: SearchResult) -> Section:
     mixtures = search.confirmation.mixtures
     names = [JOINT, *search.targets]
     panels = {name: [_interval(mixture, name) for mixture in mixtures] for name in names}
-    rows = []
+    losses, bits = [], []
     for mixture in mixtures:
-        cells = [mixture.name]
-        for name in names:
-            found = mixture.loss[name]
-            cells.append(_plus_minus(found.mean, found.half_width))
-        ahead = mixture.ahead.get(JOINT)
-        cells.append(
-            "–" if ahead is None or mixture is mixtures[0] else _plus_minus(ahead.mean, ahead.half_width, signed=True)
-        )
-        bits = [[v for v in mixture.bits_per_byte.get(t, []) if v is not None] for t in search.targets]
-        cells += [f"{np.mean(values):.3f}" if values else "–" for values in bits]
-        rows.append(tuple(cells))
-    header = (
-        "mixture", *(f"{name}, nats/token" for name in names), f"behind {mixtures[0].name} (joint, paired)",
-        *(f"{name}, bits/byte" for name in search.targets),
-    )  # fmt: skip
+        found = [mixture.loss[name] for name in names]
+        ahead = mixture.ahead.get(JOINT) if mixture is not mixtures[0] else None
+        behind = "–" if ahead is None else _plus_minus(ahead.mean, ahead.half_width, signed=True)
+        losses.append((mixture.name, *(_plus_minus(one.mean, one.half_width) for one in found), behind))
+        values = [[v for v in mixture.bits_per_byte.get(name, []) if v is not None] for name in search.targets]
+        bits.append((mixture.name, *(f"{np.mean(one):.3f}" if one else "–" for one in values)))
+    tables = (
+        Table(("nats per token", *names, f"behind {mixtures[0].name} (joint, paired)"), tuple(losses)),
+        Table(("bits per byte", *search.targets), tuple(bits)),
+    )
     text = (
         "Fresh proxies at equal tokens, on the half of each target that the search never saw. Ticks are single seeds. "
         f"{search.confirmation.method}."
     )
-    return Section("confirmation", "Confirmation", text, figures.confirmation(panels), (Table(header, tuple(rows)),))
+    return Section("confirmation", "Confirmation", text, figures.confirmation(panels), tables)
 
 
 def _interval(mixture: Confirmed, name: str) -> tuple[str, float | None, float | None, list[float]]:

@@ -94,6 +94,16 @@ def test_the_table_finds_the_class_that_the_search_finds(rows: list[tuple[float,
     assert np.array_equal(lookup.sigma(asked), found.sigma[found.classes(asked)])
 
 
+def test_the_table_keeps_several_split_bins_apart() -> None:
+    inside = np.float32(1.0) + np.arange(1, 40, dtype=np.float32) * np.float32(2.0**-20)
+    scores = np.concatenate([inside, inside * 2, inside * 8, -inside]).astype(np.float32)
+    found = fit(scores, np.arange(1, scores.size + 1, dtype=np.int64) * 1000)
+    lookup = found.lookup()
+    assert lookup.fine.shape[0] == 4
+    every = np.concatenate([scores, np.nextafter(scores, np.float32(100)), np.nextafter(scores, np.float32(-100))])
+    assert np.array_equal(lookup.sigma(every), found.sigma[found.classes(every)])
+
+
 @settings(max_examples=30)
 @given(scores_of)
 def test_zscore_and_minmax_follow_their_definitions(rows: list[tuple[float, int]]) -> None:

@@ -98,6 +98,11 @@ def test_integer_weights_break_equal_remainders_by_index() -> None:
     assert list(q.integer_weights(np.ones((1, 3)))[0]) == [349526, 349525, 349525]
 
 
+def test_integer_weights_give_what_is_left_to_the_largest_remainder() -> None:
+    found = q.integer_weights(np.array([[1.0, 2.0, 4.0], [0.0, 1.0, 2.0]]))
+    assert found.tolist() == [[149797, 299593, 599186], [0, 349525, 699051]]
+
+
 def test_integer_quality_is_exact_at_its_largest() -> None:
     weights = q.integer_weights(np.array([[1.0, 2.0, 5.0]]))
     sigma = np.full((2, 3), 1 << SIGMA_BITS, dtype=np.int32)  # int32, as the tables give it: must not wrap

@@ -136,6 +136,13 @@ def test_intervals_that_tile_the_domain_add_up_to_the_integral(shape: Shape, cut
     assert float((mean * (high - low)).sum()) == pytest.approx(float(whole[0]), rel=1e-7, abs=1e-12)
 
 
+def test_a_narrow_interval_that_holds_the_caps_bend_is_cut_there() -> None:
+    shape = (1.0, 0.9, 16.0, 0.0)  # within the interval the free function grows by half
+    cap = literal(0.65, *shape)
+    found = interval_mean(*(np.array([part]) for part in (0.6, 0.7, *shape)), cap=cap)
+    assert float(found[0]) == pytest.approx(dense(shape, 0.6, 0.7, cap), rel=1e-10)
+
+
 def test_intervals_of_many_widths_are_computed_together_as_alone() -> None:
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 0.9, 400)
