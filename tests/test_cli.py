@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,7 +95,8 @@ def test_all_problems_of_a_config_are_told_at_once_before_anything_starts(tmp_pa
     values["mixture"] |= {"budget": -5, "criteria": ["scor"]}
     values["select"] = {"mixture": "best"}
     file = write_config(tmp_path / "run.yaml", values)
-    check = "import atexit, sys\natexit.register(lambda: print(*sorted({'torch', 'pyspark', 'lightgbm'} & set(sys.modules))))"
+    heavy = "{'torch', 'pyspark', 'lightgbm'} & set(sys.modules)"
+    check = f"import atexit, sys\natexit.register(lambda: print(*sorted({heavy})))"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = finish(start("run", file, before=check))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -217,7 +220,7 @@ def test_too_little_memory_ends_with_5(config: Path, monkeypatch: pytest.MonkeyP
 def test_ctrl_c_during_a_stage_ends_with_130_and_the_same_command_resumes_to_the_same_bytes(
     inline: InlineEngine, tmp_path: Path
 ) -> None:
-    write_scored_pool(tmp_path / "pool", docs=1200, shards=120)
+    write_scored_pool(tmp_path / "pool", docs=400, shards=40)
     config = write_config(tmp_path / "run.yaml", scored_config(tmp_path / "pool", tmp_path / "out"))
     process = start("run", config)
     give_up = time.monotonic() + 60
@@ -252,20 +255,33 @@ def test_verify_agrees_with_what_was_published(whole_run: WholeRun) -> None:
     assert told.json["documents"] == 898
 
 
-def test_verify_ends_with_3_and_names_the_changed_row(whole_run: WholeRun, tmp_path: Path) -> None:
-    output = whole_run.copy(tmp_path / "out")
+def tamper(output: Path, row: int) -> Manifest:
+    """Give a document of the published manifest one copy more, then repair every checksum and the pointer."""
     manifest = Manifest.load(output)
     part = manifest.part_path(manifest.files[0])
     table = pq.read_table(part)
-    copies = table["copies"].to_pylist()
-    copies[7] += 1
     place = table.schema.get_field_index("copies")
-    changed = table.set_column(place, table.schema.field(place), pa.array(copies, table.schema.field(place).type))
-    pq.write_table(changed, part, write_page_checksum=True)
+    copies = [count + (number == row) for number, count in enumerate(table["copies"].to_pylist())]
+    column = pa.array(copies, table.schema.field(place).type)
+    pq.write_table(table.set_column(place, table.schema.field(place), column), part, write_page_checksum=True)
+    raw = part.read_bytes()
+    entry = replace(manifest.files[0], bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
+    forged = replace(manifest, files=(entry, *manifest.files[1:]))
+    (manifest.folder / "manifest.json").write_bytes(forged.json_bytes())
+    folder = manifest.folder.rename(manifest.folder.with_name(forged.digest[:16]))
+    pointer = {"manifest": f"manifests/{folder.name}/manifest.json", "digest": forged.digest}
+    (output / "CURRENT.json").write_text(json.dumps(pointer))
+    return Manifest.load(output)
+
+
+def test_verify_ends_with_3_and_names_the_changed_row(whole_run: WholeRun, tmp_path: Path) -> None:
+    output = whole_run.copy(tmp_path / "out")
+    forged = tamper(output, 7)
+    part = forged.part_path(forged.files[0])
     done = quadmix("verify", output)
     assert done.code == 3
     assert f"{part.name} row 7" in done.out
-    assert table["doc_id"][7].as_py() in done.out
+    assert pq.read_table(part)["doc_id"][7].as_py() in done.out
     told = quadmix("verify", output, "--json").json
     assert told["ok"] is False
     assert {"row": 7, "column": "copies"}.items() <= next(f for f in told["findings"] if f["row"] == 7).items()

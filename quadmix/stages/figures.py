@@ -97,7 +97,7 @@ def sampling_curves(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.f
     crowded = len(curves) > _MANY
     columns = min(6 if crowded else 4, max(len(curves), 1))
     rows = -(-len(curves) // columns)
-    figure, grid = _new(_WIDTH, 0.5 + (1.15 if crowded else 1.65) * rows, rows, columns, share=True)
+    figure, grid = _new(_WIDTH, 0.5 + (1.15 if crowded else 1.65) * rows, rows, columns)
     top = max((float(values.max()) for _, values, _ in curves.values()), default=1.0)
     size = 7 if crowded else 9
     for number, (axes, (name, (ranks, values, cutoff))) in enumerate(zip(grid, curves.items(), strict=False)):
@@ -111,7 +111,9 @@ def sampling_curves(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.f
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.grid(alpha=0.25)
         # the lowest panel of a column carries its numbers, also where the last row is not full
-        axes.tick_params(labelsize=size - 1, labelbottom=number + columns >= len(curves))
+        axes.tick_params(
+            labelsize=size - 1, labelbottom=number + columns >= len(curves), labelleft=number % columns == 0
+        )
     for axes in grid[len(curves) :]:
         axes.set_axis_off()
     figure.supxlabel("quality rank in the domain (0 = best)", fontsize=9)
@@ -241,12 +243,12 @@ def _count_axis(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
-def _new(width: float, height: float, rows: int = 1, columns: int = 1, share: bool = False) -> tuple[Figure, Any]:
+def _new(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
     """A figure, and its axes: one, or a flat list for a grid."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
+    grid = figure.subplots(rows, columns, squeeze=False)
     return figure, grid[0, 0] if rows == columns == 1 else list(grid.flat)

@@ -10,26 +10,38 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from quadmix.config import PerplexityScorerConfig, RunConfig
+from quadmix.config import (
+    ClusterDomainConfig,
+    LinearDomainConfig,
+    LinearScorerConfig,
+    PerplexityScorerConfig,
+    RunConfig,
+)
 from quadmix.errors import QuadmixError
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
 from quadmix.pool.readers import read_unit
-from quadmix.pool.units import Unit
+from quadmix.pool.storage import open_input
+from quadmix.pool.units import InputFile, Unit
 from quadmix.scorers.tokens import load_tokenizer
 from quadmix.stages.records import current
 
 _SAMPLE_UNITS = 4
 _SAMPLE_BYTES = 500_000
-# seconds of one core per megabyte of text, measured on the shipped pool at 2.5 GHz (benchmarks/heuristics.py and
-# tests of the scorers): orders of magnitude, not promises
-_SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.25, "linear": 0.12}
+_HEAD_BYTES = 2**20  # stored bytes of a JSONL file in which lines are counted
+# seconds of one core per megabyte of text, measured on the shipped pool at 2.5 GHz: orders of magnitude, not promises
+_SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.35, "linear": 0.08}
+_LABEL_SECONDS = {"column": 0.0, "linear": 0.09, "clusters": 0.06}
+_FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clusters learn from
+_READ_SECONDS = 0.1  # to decode, check, hash and write
 _PROBE_STEPS = 12
 
 
@@ -125,16 +137,19 @@ def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
     chosen = [units[int(place)] for place in np.linspace(0, len(units) - 1, min(_SAMPLE_UNITS, len(units)))]
     texts: list[str] = []
     given: list[int] = []
-    rows_known = sum(unit.rows for unit in units) if all(unit.rows >= 0 for unit in units) else None
+    rows = 0
     for unit in chosen:
         held = 0
         for batch in read_unit(unit, config.pool, ()):
             fine = Faults.of_columns(batch["reason"], batch["detail"]).fine
-            for position in np.flatnonzero(fine):
-                texts.append(batch["text"][int(position)].as_py())
+            for position, sound in enumerate(fine):
+                rows += 1
+                if not sound:
+                    continue
+                texts.append(batch["text"][position].as_py())
                 held += len(texts[-1])
                 if config.pool.columns.tokens:
-                    given.append(int(batch["tokens"][int(position)].as_py() or 0))
+                    given.append(int(batch["tokens"][position].as_py() or 0))
                 if held >= _SAMPLE_BYTES:
                     break
             if held >= _SAMPLE_BYTES:
@@ -145,9 +160,34 @@ def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
     started = time.process_time()
     counts = np.array(given) if given else _count(config, texts)
     token_seconds = (time.process_time() - started) / max(int(counts.sum()), 1)
-    # Parquet footers know the rows; of JSONL, bytes of text are taken to be bytes of input, decoded
-    scale = rows_known / len(texts) if rows_known is not None else sum(unit.bytes for unit in units) / size
+    scale = _all_rows(units, chosen) / rows
     return _Seen(round(len(texts) * scale), round(int(counts.sum()) * scale), round(size * scale), token_seconds)
+
+
+def _all_rows(units: Sequence[Unit], chosen: Sequence[Unit]) -> float:
+    """Rows of all units: Parquet footers say, of JSONL the lines in the heads of the chosen units' files do."""
+    pieces = [piece for unit in units for piece in unit.pieces]
+    known = sum(piece.stop - piece.start for piece in pieces if piece.stop >= 0)
+    uncounted = sum(piece.file.size for piece in pieces if piece.stop < 0)
+    if not uncounted:
+        return known
+    heads = {piece.file.path: piece.file for unit in chosen for piece in unit.pieces if piece.stop < 0}
+    lines, stored = np.sum([_lines(file) for file in heads.values()], axis=0) if heads else (0, 1)
+    return float(known + uncounted * lines / stored)
+
+
+def _lines(file: InputFile) -> tuple[int, int]:
+    """(lines, stored bytes that hold them) at the beginning of a JSONL file."""
+    with open_input(file.path) as raw:
+        head = raw.read(_HEAD_BYTES)
+    if not file.compression:
+        return head.count(b"\n") + (len(head) == file.size and not head.endswith(b"\n")), len(head)
+    lines = 0
+    stream = pa.CompressedInputStream(pa.BufferReader(head), {"gz": "gzip", "zst": "zstd"}[file.compression])
+    with suppress(OSError):  # the head may end inside a block
+        while block := stream.read(2**16):
+            lines += block.count(b"\n")
+    return lines, len(head)
 
 
 def _count(config: RunConfig, texts: list[str]) -> np.ndarray[Any, Any]:
@@ -161,7 +201,11 @@ def _count(config: RunConfig, texts: list[str]) -> np.ndarray[Any, Any]:
 def _annotate_seconds(config: RunConfig, seen: _Seen) -> float:
     """Of one core: tokenizer as measured, scorers by their constants, perplexity by the proxy's speed."""
     megabytes = seen.text_bytes / 1e6
-    total = seen.tokens * seen.token_seconds
+    domains = config.annotate.domains
+    total = seen.tokens * seen.token_seconds + megabytes * (_READ_SECONDS + _LABEL_SECONDS[domains.kind])
+    for learner in (*config.annotate.scorers, domains):
+        if isinstance(learner, (LinearScorerConfig, LinearDomainConfig, ClusterDomainConfig)):
+            total += _FIT_SECONDS * megabytes * min(learner.sample_docs / max(seen.documents, 1), 1.0)
     for scorer in config.annotate.scorers:
         if isinstance(scorer, PerplexityScorerConfig):
             read = min(seen.tokens, seen.documents * scorer.max_tokens)

@@ -178,7 +178,7 @@ def _domains(summary: PoolSummary, search: SearchResult | None, manifest: Manife
 def _shown_mixture(
     summary: PoolSummary, search: SearchResult | None, manifest: Manifest
 ) -> tuple[dict[str, Any], str] | None:
-    """The mixture whose curves and weights are drawn, and what it is: the published one, else the proposal that lost."""
+    """The mixture whose curves and weights are drawn, and what it is: the published one, else the lost proposal."""
     if manifest.plan["kind"] == "quadmix":
         return manifest.plan, "the published mixture"
     if search is None:
@@ -262,8 +262,8 @@ def _regression(search: SearchResult) -> Section:
         ),
     )
     text = (
-        f"{len(trials)} proxies, {validation.folds} folds: every prediction was made without its own trial. Beside it the "
-        f"same with shuffled losses ({validation.permutations} times), which must predict nothing."
+        f"{len(trials)} proxies, {validation.folds} folds: every prediction was made without its own trial. Beside it "
+        f"the same with shuffled losses ({validation.permutations} times), which must predict nothing."
     )
     figure = figures.predicted_against_measured(panels)
     return Section("regression", "Predicted against measured loss", text, figure, (Table(header, rows), facts))

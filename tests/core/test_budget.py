@@ -162,7 +162,7 @@ def test_whole_shares_add_up_and_stay_within_one_of_the_exact_share(weights: lis
 
 def test_whole_shares_give_what_is_left_to_the_largest_remainder_then_to_the_first() -> None:
     assert list(whole_shares(np.array([1.0, 1.0, 1.0]), 5)) == [2, 2, 1]
-    assert list(whole_shares(np.array([0.5, 0.3, 0.2]), 11)) == [6, 3, 2]
+    assert list(whole_shares(np.array([0.2, 0.3, 0.5]), 11)) == [2, 3, 6]
     assert list(whole_shares(np.array([0.0, 0.0]), 0)) == [0, 0]
 
 

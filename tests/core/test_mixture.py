@@ -111,6 +111,10 @@ def test_every_document_at_its_cap_is_the_largest_budget() -> None:
     assert np.isnan(meet_budget(params(10.0, 0.3, 2.0, 1.0), POOL, 3 * total + 40, 3.0, "scale").multiplier[0])
 
 
+def test_floors_above_the_cap_are_capped_too() -> None:
+    assert expected_tokens(params(10.0, 0.3, 1.0, 3.0), POOL, 2.0)[0] == pytest.approx(2.0 * POOL)
+
+
 def test_closed_cutoffs_leave_the_floors_alone() -> None:
     only_floor = params(10.0, 0.0, 1.0, 0.01)
     assert np.isnan(meet_budget(only_floor, POOL, int(POOL.sum()) // 10, 4.0).multiplier[0])

@@ -43,7 +43,9 @@ def quadmix(*words: object) -> Done:
 
 def start(*words: object, before: str = "") -> subprocess.Popen[str]:
     """`quadmix WORDS…` in a process of its own; `before` is Python that runs first in it."""
-    script = f"{before}\nimport sys\nfrom quadmix.cli import main\nif __name__ == '__main__': sys.exit(main(sys.argv[1:]))"
+    script = (
+        f"{before}\nimport sys\nfrom quadmix.cli import main\nif __name__ == '__main__': sys.exit(main(sys.argv[1:]))"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, words)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,

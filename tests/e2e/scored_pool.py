@@ -12,13 +12,15 @@ import pyarrow.parquet as pq
 DOMAINS = ("forum", "law", "news")
 
 
-def write_scored_pool(folder: Path, docs: int = 600, shards: int = 6, domains: tuple[str, ...] = DOMAINS) -> None:
+def write_scored_pool(
+    folder: Path, docs: int = 600, shards: int = 6, domains: tuple[str, ...] = DOMAINS, name: str = "doc"
+) -> None:
     """`docs` documents dealt over Parquet shards; token counts of 5 to 60, scores of 0 to 1."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(5)
     rows = pa.table(
         {
-            "id": [f"doc-{number:05d}" for number in range(docs)],
+            "id": [f"{name}-{number:05d}" for number in range(docs)],
             "text": [f"text of document {number} " * 4 for number in range(docs)],
             "domain": [domains[number % len(domains)] for number in range(docs)],
             "n_tokens": pa.array(rng.integers(5, 60, docs), pa.int64()),

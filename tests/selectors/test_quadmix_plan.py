@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quadmix.core.budget import copies_taken
 from quadmix.core.mixture import expected_tokens
 from quadmix.core.normalise import fine_histogram, fit_score_map, heavy_bins
 from quadmix.core.param_space import Params, ParamSpace, sample_params
@@ -146,6 +147,17 @@ def test_the_budget_is_met_to_half_the_boundary_document_and_copies_follow_the_e
     assert abs(int((batch.n_tokens * copies).sum()) - budget) <= batch.n_tokens.max() / 2
     assert copies.max() <= plan.max_copies
     assert (copies[expected == 0] == 0).all()
+
+
+@pytest.mark.parametrize("rule", ["omega", "scale"])
+def test_below_key_one_lie_the_copies_that_the_draw_gives(rule: str) -> None:
+    batch = pool(2000, 1)
+    plan = fit(batch, theta(1), int(batch.n_tokens.sum() * 1.1), rule=rule)
+    u, expected = uniform(batch.doc_hash, 0, "select"), plan.expected_copies(batch)
+    key = np.where(plan.stratum(batch) >= 0, plan.key(batch, u), np.inf)
+    below = copies_taken(key, plan.step(batch), batch.doc_hash, np.nextafter(1.0, 0.0), np.uint64(2**64 - 1), 4)
+    assert np.array_equal(below, draw_copies(expected, u))
+    assert below.max() > 1
 
 
 @pytest.mark.parametrize("tail", [0.5, 1.0])
