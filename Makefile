@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c infra
 .PHONY: demo test test-long lint bench clean
 
 $(VENV)/.demo: pyproject.toml infra/constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) -e ".[score,search,report]"
 	touch $@
 

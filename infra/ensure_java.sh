@@ -10,10 +10,10 @@ for java in "${JAVA_HOME:-/nonexistent}/bin/java" "$(command -v java || true)"; 
     fi
 done
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "no Java 17+ found: installing openjdk-17-jre-headless"
-    apt-get update -qq && apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless >/dev/null && exit 0
+    echo "no Java 17+ found: installing default-jre-headless"
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null && exit 0
 fi
 echo "Spark's tests need Java 17 or newer, found none. Type:" >&2
-echo "  sudo apt-get update && sudo apt-get install -y openjdk-17-jre-headless" >&2
+echo "  sudo apt-get update && sudo apt-get install -y default-jre-headless" >&2
 echo "or set JAVA_HOME to an installed one, then run the same command again." >&2
 exit 2

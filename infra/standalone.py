@@ -164,7 +164,7 @@ def main() -> int:
         StandaloneCluster.found(directory).stop()
         return 0
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        print("found no Java, wanted 17 or later: apt-get install openjdk-17-jre-headless", file=sys.stderr)
+        print("found no Java, wanted 17 or later: apt-get install default-jre-headless", file=sys.stderr)
         return 2
     print(StandaloneCluster.start(directory, options.workers, options.cores, options.memory).master)
     return 0

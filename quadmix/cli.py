@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         _say(_next_step(error.exit_code, args))
         return error.exit_code
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.split(".")[0] in ("quadmix", "proxy_models"):
+            raise
+        _say(f"error: the package {missing.name} is not installed; pip install '.[score,search,report]' has all")
+        _say(_next_step(2, args))
+        return 2
+    except BrokenPipeError:  # `quadmix … | head`: whoever read has read enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, the interpreter flushes it at exit
+        return 0
     except KeyboardInterrupt:
         _say("interrupted")
         _say(_next_step(130, args))

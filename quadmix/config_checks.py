@@ -26,7 +26,6 @@ from quadmix.config import (
     MixtureConfig,
     PerplexityScorerConfig,
     PoolConfig,
-    ProxyConfig,
     ScorerConfig,
     SearchConfig,
     SelectConfig,
@@ -84,6 +83,8 @@ def _target_names(targets: Targets) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if name in names[:index]:
             yield ("targets", index, "name"), f"found {name!r} a second time, wanted each name once"
+        if name == "joint":
+            yield ("targets", index, "name"), "found 'joint', the name of the objective over all targets; take another"
 
 
 def _references(annotate: AnnotateConfig, targets: Targets) -> Iterator[Problem]:
@@ -99,6 +100,8 @@ def _references(annotate: AnnotateConfig, targets: Targets) -> Iterator[Problem]
 
 def _scorer_details(annotate: AnnotateConfig) -> Iterator[Problem]:
     for index, scorer in enumerate(annotate.scorers):
+        if isinstance(scorer, HeuristicScorerConfig):
+            yield from _heuristic_outputs(scorer, ("annotate", "scorers", index, "outputs"))
         if not isinstance(scorer, ColumnScorerConfig):
             continue
         path: Path = ("annotate", "scorers", index)
@@ -110,6 +113,16 @@ def _scorer_details(annotate: AnnotateConfig) -> Iterator[Problem]:
                 yield (*path, "ranges", name), _unknown(name, scorer.columns, "a criterion of this scorer")
             elif not low < high:
                 yield (*path, "ranges", name), f"found [{low}, {high}], wanted the smaller bound first"
+
+
+def _heuristic_outputs(scorer: HeuristicScorerConfig, path: Path) -> Iterator[Problem]:
+    from quadmix.scorers.heuristics import OUTPUTS  # brings pyarrow, which most configs do not need to be checked
+
+    for entry, name in enumerate(scorer.outputs):
+        if name not in OUTPUTS:
+            yield (*path, entry), _unknown(name, OUTPUTS, "a signal of the heuristics")
+        elif name in scorer.outputs[:entry]:
+            yield (*path, entry), f"found {name!r} a second time, wanted each signal once"
 
 
 def _selection(select: SelectConfig, mixture: MixtureConfig) -> Iterator[Problem]:
@@ -163,24 +176,14 @@ def _search_sizes(
     if search.tokens_per_trial > search.pool_tokens:
         text = f"found {search.tokens_per_trial:,}, wanted at most search.pool_tokens, which is {search.pool_tokens:,}"
         yield ("search", "tokens_per_trial"), text
-    yield from _heads(search.proxy, ("search", "proxy"))
 
 
 def _tokens(pool: PoolConfig, annotate: AnnotateConfig, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
     if tokenizer is None and pool.columns.tokens is None:
         yield ("tokenizer",), "missing: wanted a tokenizer, or pool.columns.tokens where tokens are already counted"
     for index, scorer in enumerate(annotate.scorers):
-        if isinstance(scorer, PerplexityScorerConfig):
-            if tokenizer is None:
-                yield ("annotate", "scorers", index), "found a perplexity scorer, which needs the section `tokenizer`"
-            if scorer.proxy is not None:
-                yield from _heads(scorer.proxy, ("annotate", "scorers", index, "proxy"))
-
-
-def _heads(proxy: ProxyConfig, path: Path) -> Iterator[Problem]:
-    if proxy.preset == "custom" and (proxy.d_model % proxy.heads or proxy.d_model // proxy.heads % 2):
-        text = f"found {proxy.heads} heads of d_model {proxy.d_model}, wanted an even width for every head (RoPE)"
-        yield (*path, "heads"), text
+        if isinstance(scorer, PerplexityScorerConfig) and tokenizer is None:
+            yield ("annotate", "scorers", index), "found a perplexity scorer, which needs the section `tokenizer`"
 
 
 def _domains(annotate: AnnotateConfig, pool: PoolConfig) -> Iterator[Problem]:

@@ -114,7 +114,7 @@ def _on_this_machine(master: str | None) -> bool:
 def _java_problems() -> list[str]:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
-    fix = "on Debian or Ubuntu: apt-get install openjdk-17-jre-headless; or use `--engine local`, which needs none"
+    fix = "on Debian or Ubuntu: apt-get install default-jre-headless; or use `--engine local`, which needs none"
     if java is None:
         where = f"in JAVA_HOME ({home})" if home else "on the PATH"
         return [f"engine.kind: 'spark' needs Java {_LEAST_JAVA} or later, found none {where}; {fix}"]

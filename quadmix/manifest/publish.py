@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from quadmix.errors import InputError, QuadmixError, VerificationError
+from quadmix.errors import ConfigError, InputError, VerificationError
 from quadmix.hashing import sha256_file
 from quadmix.manifest.durable import (
     copy_durably,
@@ -61,7 +61,7 @@ def _refuse(manifest: Manifest, data: bytes, sources: Mapping[str, Path]) -> Non
         raise InputError("nothing was selected, so nothing is published; see the quarantine and exclusion tallies")
     secret = find_secret(data.decode("utf-8"))
     if secret:
-        raise QuadmixError(
+        raise ConfigError(
             f"the manifest would hold something that looks like a credential ({secret}); nothing was published; "
             "take it out of the config (file names included) and rerun"
         )

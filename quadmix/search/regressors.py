@@ -114,9 +114,10 @@ def fit_targets(
 def _lightgbm() -> Any:
     try:
         import lightgbm
-    except ImportError as error:
+    except (ImportError, OSError) as error:
+        # OSError: the wheel is there, but the OpenMP runtime that it links is not
         raise EnvironmentFault(
             f"search.regressor.kind: lightgbm cannot be imported ({error}); install it with "
-            "`pip install 'quadmix[search]'`"
+            "`pip install '.[search]'`, and libgomp with `apt-get install libgomp1` where that is what is missing"
         ) from error
     return lightgbm

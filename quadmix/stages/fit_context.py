@@ -150,6 +150,7 @@ class PoolFitContext:
                     if path:
                         parts[unit.index] = pq.read_table(path)
                         os.unlink(path)
+                        parts = self._trimmed(parts, n_docs)
                 last = self._last_draw(parts, n_docs)
                 # a unit that left documents out below the last draw needed may hide some that belong to the sample
                 pending = [
@@ -158,6 +159,13 @@ class PoolFitContext:
                     if asked < n_docs and kept[unit.index][1] and kept[unit.index][0] < last
                 ]
         return _documents(parts, n_docs, columns)
+
+    def _trimmed(self, parts: dict[int, pa.Table], n_docs: int) -> dict[int, pa.Table]:
+        """The parts without documents that can no longer be in the sample: at most twice the sample is ever held."""
+        if sum(part.num_rows for part in parts.values()) <= 2 * n_docs:
+            return parts
+        last = self._last_draw(parts, n_docs)
+        return {unit: part.filter(pc.less_equal(part[_DRAW], last)) for unit, part in parts.items()}
 
     @staticmethod
     def _last_draw(parts: dict[int, pa.Table], n_docs: int) -> float:

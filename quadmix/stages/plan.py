@@ -25,14 +25,16 @@ from quadmix.config import (
     PerplexityScorerConfig,
     RunConfig,
 )
-from quadmix.errors import QuadmixError
+from quadmix.errors import InputError
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
 from quadmix.pool.readers import read_unit
 from quadmix.pool.storage import open_input
 from quadmix.pool.units import InputFile, Unit
 from quadmix.scorers.tokens import load_tokenizer
-from quadmix.stages.records import current
+from quadmix.stages.annotate_identity import stage_parts
+from quadmix.stages.records import StageRecord, current
+from quadmix.stages.targets import load_targets
 
 _SAMPLE_UNITS = 4
 _SAMPLE_BYTES = 500_000
@@ -96,7 +98,7 @@ def make_estimate(config: RunConfig) -> Estimate:
     units = plan_units(inventory.files, config.pool.unit_bytes)
     workers = _workers(config)
     seen = _sample(config, units)
-    done = current(Path(config.output), "annotate")
+    done = _annotated(config, inventory.files)
     documents, tokens = seen.documents, seen.tokens
     if done is not None:
         documents, tokens = int(done.summary["ok_docs"]), int(done.summary["ok_tokens"])
@@ -121,6 +123,15 @@ def make_estimate(config: RunConfig) -> Estimate:
         sum(file.size for file in inventory.files), documents, tokens, done is not None, config.mixture.budget,
         tokens * cap, proxies, proxy_tokens, workers, seconds, _advice(config),
     )  # fmt: skip
+
+
+def _annotated(config: RunConfig, files: Sequence[InputFile]) -> StageRecord | None:
+    """The annotations of exactly these inputs under this config, if an earlier run finished them."""
+    done = current(Path(config.output), "annotate")
+    if done is None:
+        return None
+    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else None
+    return done if done.parts == stage_parts(config, files, tokenizer, load_targets(config)) else None
 
 
 @dataclass(frozen=True)
@@ -155,7 +166,7 @@ def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
             if held >= _SAMPLE_BYTES:
                 break
     if not texts:
-        raise QuadmixError("plan: the sampled units hold no usable document; run annotate to see why")
+        raise InputError("plan: the sampled units hold no usable document; run annotate to see why")
     size = sum(len(text.encode()) for text in texts)
     started = time.process_time()
     counts = np.array(given) if given else _count(config, texts)
@@ -247,7 +258,7 @@ def _advice(config: RunConfig) -> tuple[str, ...]:
     from quadmix.engine.spark import memory_advice
 
     return (
-        "times are for one core: divide by the cluster's",
+        "times are for one core: divide by the cluster's cores; memory is for one core of an executor",
         memory_advice(1, config.pool.unit_bytes),
     )
 

@@ -66,10 +66,11 @@ def write_report(
 ) -> Path:
     """Write OUT/report.html; returns its path."""
     try:
+        import matplotlib as _  # noqa: F401, a missing one must be found here
         from jinja2 import Environment, StrictUndefined
     except ImportError as missing:
         raise EnvironmentFault(
-            "the report needs jinja2 and matplotlib: pip install 'quadmix[report]', then run again"
+            "the report needs jinja2 and matplotlib: pip install '.[report]', then run again"
         ) from missing
     template = resources.files("quadmix.stages").joinpath("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)

@@ -19,7 +19,7 @@ from quadmix import __version__
 from quadmix.config import RunConfig, Theta
 from quadmix.core.budget import Cut, Settled
 from quadmix.engine.base import Engine
-from quadmix.errors import InputError, QuadmixError, VerificationError
+from quadmix.errors import ConfigError, InputError, VerificationError
 from quadmix.manifest.model import (
     Annotations,
     Artefact,
@@ -95,12 +95,12 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
     if wanted.mixture in ("natural", "uniform", "topk"):
         return Choice(wanted.mixture, f"{wanted.mixture}, as the config says", criterion=wanted.criterion)
     if search is None:
-        raise QuadmixError(f"select.mixture: {wanted.mixture} needs a search; add a search section or name a theta")
+        raise ConfigError(f"select.mixture: {wanted.mixture} needs a search; add a search section or name a theta")
     if wanted.mixture == "proposal":
         return Choice("quadmix", "the search's proposal, as the config says", theta=search.proposal.theta.as_config())
     winner = search.winner
     if winner is None:
-        raise QuadmixError("select.mixture: winner, but every confirmation proxy failed; see the search's report")
+        raise InputError("select.mixture: winner, but every confirmation proxy failed; see the search's report")
     theta = winner.theta.as_config() if winner.theta else None
     kind = "quadmix" if theta else winner.kind
     return Choice(kind, f"the confirmed winner, {winner.name}", theta=theta, criterion=winner.criterion)
