@@ -138,7 +138,7 @@ def spark_home() -> Path:
     """The Spark that the pyspark wheel carries."""
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
-        raise RuntimeError("pyspark is not installed; pip install 'quadmix[spark]'")
+        raise RuntimeError("pyspark is not installed; pip install '.[spark]'")
     return Path(spec.origin).parent
 
 

@@ -43,7 +43,7 @@ try:
     from pyspark.sql import SparkSession
 except ImportError as missing:
     raise EnvironmentFault(
-        f"engine.kind: found 'spark', but {missing}; install it with: pip install 'quadmix[spark]'"
+        f"engine.kind: found 'spark', but {missing}; install it with: pip install '.[spark]'"
     ) from missing
 
 T = TypeVar("T")

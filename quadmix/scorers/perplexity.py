@@ -160,5 +160,5 @@ def _scoring() -> ModuleType:
     try:
         from proxy_models import scoring
     except ModuleNotFoundError as error:
-        raise EnvironmentFault(f"perplexity needs the package {error.name}; pip install 'quadmix[search]'") from error
+        raise EnvironmentFault(f"perplexity needs the package {error.name}; pip install '.[search]'") from error
     return scoring

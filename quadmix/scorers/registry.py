@@ -69,5 +69,5 @@ def _load(table: dict[str, str], what: str, kind: str) -> Any:
         if error.name is None or error.name.split(".")[0] in ("quadmix", "proxy_models"):
             raise
         raise EnvironmentFault(
-            f"{what} {kind!r} needs the package {error.name!r}, which is not installed; pip install 'quadmix[score]'"
+            f"{what} {kind!r} needs the package {error.name!r}, which is not installed; pip install '.[score]'"
         ) from error

@@ -234,7 +234,7 @@ def _hugging_face(path: str, sha256: str) -> Any:
     try:
         from tokenizers import Tokenizer as HuggingFace
     except ModuleNotFoundError as error:
-        raise EnvironmentFault("tokenizer.json needs the package tokenizers; pip install 'quadmix[score]'") from error
+        raise EnvironmentFault("tokenizer.json needs the package tokenizers; pip install '.[score]'") from error
     raw = _read(path, sha256)
     try:
         tokenizer = HuggingFace.from_buffer(raw)
@@ -248,7 +248,7 @@ def _hugging_face(path: str, sha256: str) -> Any:
 
 def _read_ranks(path: str, sha256: str) -> dict[bytes, int]:
     if not _has_tiktoken():
-        raise EnvironmentFault("tiktoken ranks need the package tiktoken; pip install 'quadmix[score]'")
+        raise EnvironmentFault("tiktoken ranks need the package tiktoken; pip install '.[score]'")
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(_read(path, sha256).splitlines(), start=1):
         if not line.strip():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from quadmix.core.budget import Copies, Cut, Settled, copy_key, prefix_cut, settle
 from quadmix.core.sketch import TokenHistogram
 from quadmix.engine.base import Engine, Shared
+from quadmix.errors import VerificationError
 from quadmix.hashing import uniform
 from quadmix.selectors.base import DocBatch, SelectionPlan
 from quadmix.stages.rows import RowReader
@@ -205,7 +206,8 @@ def find_cuts(
 ) -> dict[int, Settled]:
     """The cut of every stratum, its quota and the tokens taken. packs: groups of annotation files, one task each.
 
-    Ends: whatever was seen is kept, and each pass asks for a part of a range that it has not asked for before.
+    Ends: whatever was seen is kept, and each pass asks for a part of a range that it has not asked for before. Where
+    one is asked for twice, the files are no longer what they were: VerificationError.
     """
     limit = max(COLLECT_LIMIT // max(len(plan.strata), 1), 2 * _MARGIN)
     known: dict[int, list[Seen]] = {stratum: [] for stratum in plan.quotas}
@@ -223,6 +225,12 @@ def find_cuts(
             task = ProbeTask(shared_plan, reader, engine.share(asked), seed, purpose)
             answer = engine.reduce(task, packs, merge_answers, label="select: finding the cut")
             for stratum, seen in _sort_answer(asked, answer):
+                if any(seen.range == earlier.range for earlier in known[stratum]):
+                    raise VerificationError(
+                        f"select: two passes over the annotations disagree about stratum {plan.strata[stratum]!r} at "
+                        f"keys {seen.range.low_key} to {seen.range.high_key}; nothing was published. The files changed "
+                        f"between the passes, or this is a bug: run again, then report it"
+                    )
                 known[stratum].append(seen)
         asked = {}
         with suppress(_Unresolved):

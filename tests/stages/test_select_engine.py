@@ -22,7 +22,7 @@ from quadmix.core.budget import Settled, copies_taken
 from quadmix.core.param_space import ParamSpace, sample_params
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.local import LocalEngine
-from quadmix.errors import BudgetError, ConfigError, InputError
+from quadmix.errors import BudgetError, ConfigError, InputError, VerificationError
 from quadmix.hashing import uniform
 from quadmix.selectors.base import DocBatch, SelectionPlan, Window
 from quadmix.selectors.baselines import RandomPlan, natural_plan, topk_plan, uniform_plan
@@ -297,6 +297,18 @@ def test_a_stratum_settled_twice_does_not_go_round_in_circles(pool: Pool, monkey
     assert np.array_equal(apply(pool, plan, settled), in_memory(pool, plan))
     assert abs(sum(one.taken for one in settled.values()) - sum(quotas)) <= pool.docs["n_tokens"].max() / 2
     assert len(engine.passes) <= 40
+
+
+def test_annotations_that_change_between_passes_end_the_search_for_a_cut(pool: Pool) -> None:
+    class Shrinking(Inline):
+        """Every pass after the first reads other files."""
+
+        def reduce(self, task: Any, items: Sequence[Any], merge: Any, *, label: str) -> Any:
+            return super().reduce(task, items if not self.passes else items[1:2], merge, label=label)
+
+    plan = natural_plan(pool.summary.tokens, pool.summary.total_tokens // 2, 1)
+    with pytest.raises(VerificationError, match=r"passes over the annotations disagree.*'pool'"):
+        cuts_of(pool, plan, Shrinking(), pool.one_by_one())
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=2))
