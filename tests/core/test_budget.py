@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadmix.core.budget import Copies, Cut, all_copies, copies_taken, prefix_cut, settle, whole_shares
@@ -102,6 +102,7 @@ def test_documents_that_are_not_eligible_are_never_taken() -> None:
 strata_of = st.lists(st.tuples(pools, st.integers(0, 60) | st.integers(0, 10**6)), min_size=1, max_size=4)
 
 
+@settings(max_examples=50)
 @given(strata_of)
 def test_residuals_carry_over_in_order_as_a_literal_loop_does(strata: list[tuple[list[Document], int]]) -> None:
     sources = [all_copies(*columns(docs), MAX_COPIES, np.inf) for docs, _ in strata]
@@ -128,6 +129,7 @@ def test_residuals_carry_over_in_order_as_a_literal_loop_does(strata: list[tuple
         assert int((take(docs, settled[i].cut) * columns(docs)[3]).sum()) == taken[i]
 
 
+@settings(max_examples=50)
 @given(strata_of)
 def test_the_total_is_as_exact_as_one_boundary_document(strata: list[tuple[list[Document], int]]) -> None:
     sources = [all_copies(*columns(docs), MAX_COPIES, np.inf) for docs, _ in strata]

@@ -43,7 +43,7 @@ def test_expected_tokens_are_pool_tokens_times_the_integral(theta: Params) -> No
             assert capped[k, m] == pytest.approx(dense, rel=3e-3, abs=POOL[m] * 2e-4)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(draws, st.floats(0.01, 3.9), st.sampled_from(["omega", "scale"]))
 def test_a_met_budget_is_met_to_the_last_digits(theta: Params, share: float, rule: str) -> None:
     budget = int(POOL.sum() * share)
@@ -59,7 +59,7 @@ def test_a_met_budget_is_met_to_the_last_digits(theta: Params, share: float, rul
             assert np.allclose(again, met.tokens[k], rtol=1e-9)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(draws, st.sampled_from(["omega", "scale"]), st.lists(st.floats(0.005, 3.5), min_size=2, max_size=5))
 def test_a_larger_budget_never_has_a_smaller_multiplier_or_fewer_tokens_of_a_domain(
     theta: Params, rule: str, shares: list[float]
@@ -71,7 +71,7 @@ def test_a_larger_budget_never_has_a_smaller_multiplier_or_fewer_tokens_of_a_dom
         assert (more.tokens[both] >= less.tokens[both] * (1 - 1e-9)).all()
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(draws, st.sampled_from(["omega", "scale"]), st.floats(0.01, 5.0))
 def test_a_budget_is_refused_when_and_only_when_it_is_out_of_reach(theta: Params, rule: str, share: float) -> None:
     cap, budget = 2.0, int(POOL.sum() * share)

@@ -67,6 +67,7 @@ def test_any_split_in_any_order_gives_the_same_summary(rows: list[Row], cuts: li
     assert same(reduce(lambda one, two: two.merge(one), parts), whole)
 
 
+@settings(max_examples=50)
 @given(rows_of, rows_of, rows_of)
 def test_merging_is_associative_with_an_identity(a: list[Row], b: list[Row], c: list[Row]) -> None:
     one, two, three = summary(a), summary(b), summary(c)

@@ -224,18 +224,19 @@ def test_a_wrong_window_changes_no_cut(pool: Pool, low: float, high: float) -> N
     assert len(engine.passes) <= 4
 
 
-def small_pool(tmp: Path, rows: list[tuple[int, int, float]]) -> Pool:
-    """Documents (domain, tokens, star score) written two to a file."""
+def small_pool(tmp: Path, rows: list[tuple[int, int, float]], hashes: Sequence[int] | None = None) -> Pool:
+    """Documents (domain, tokens, star score) written two to a file; hashes: other document hashes than their own."""
     n = len(rows)
     whole = table(0, n)
     base: dict[str, Any] = documents(0, n)
     docs = {
-        "doc_hash": base["doc_hash"],
+        "doc_hash": base["doc_hash"] if hashes is None else np.array(hashes, dtype=np.uint64),
         "domain": np.array([row[0] for row in rows], dtype=np.int32),
         "n_tokens": np.array([row[1] for row in rows], dtype=np.int64),
         "scores": np.array([[row[2]] * 3 for row in rows], dtype=np.float32),
     }
     for name, values in (
+        ("doc_hash", pa.array(docs["doc_hash"])),
         ("n_tokens", pa.array(docs["n_tokens"])),
         ("domain", pa.DictionaryArray.from_arrays(pa.array(docs["domain"]), pa.array(DOMAINS))),
         *((f"score_{name}", pa.array(docs["scores"][:, i])) for i, name in enumerate(CRITERIA)),
@@ -252,7 +253,7 @@ rows_of = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows_of, st.floats(0.01, 1.0), st.integers(1, 3), st.sampled_from([1, 2, 1 << 20]))
 def test_tiny_pools_ties_and_giants_over_files_as_in_memory(
     tmp_path: Path, rows: list[tuple[int, int, float]], share: float, cap: int, limit: int
@@ -282,6 +283,20 @@ def test_tiny_pools_ties_and_giants_over_files_as_in_memory(
                 abs(int((copies * pool.docs["n_tokens"]).sum()) - sum(plan.quotas.values()))
                 <= max(row[1] for row in rows) / 2
             )
+
+
+def test_ties_are_told_apart_by_hashes_however_near_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All keys equal, hashes neighbours at every level of the search, at both ends of the range."""
+    monkeypatch.setattr(budgeting, "COLLECT_LIMIT", 1)
+    monkeypatch.setattr(budgeting, "_MARGIN", 0)
+    starts = (0, 1 << 16, 1 << 32, 5 << 48, (5 << 48) + (1 << 32), (7 << 48) - 2, (1 << 64) - 3)
+    hashes = sorted({start + step for start in starts for step in range(3)})
+    rows = [(0, 10, 1.0)] * len(hashes)
+    pool = small_pool(tmp_path, rows, hashes)
+    for quota in range(10, 10 * len(hashes), 30):
+        plan = topk_plan("stars", pool.summary.tokens, quota)
+        copies = apply(pool, plan, cuts_of(pool, plan, Inline(), pool.one_by_one()))
+        assert copies.tolist() == [1] * (quota // 10) + [0] * (len(hashes) - quota // 10)
 
 
 def test_a_stratum_settled_twice_does_not_go_round_in_circles(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
