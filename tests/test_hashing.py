@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadmix import hashing
@@ -14,18 +14,21 @@ from quadmix import hashing
 words = st.integers(0, 2**64 - 1)
 
 
+@settings(max_examples=40)
 @given(st.lists(words, max_size=20), words)
 def test_the_vectorised_hash_is_xxhash64_of_eight_little_endian_bytes(values: list[int], key: int) -> None:
     found = hashing.hash_words(np.array(values, dtype=np.uint64), key)
     assert found.tolist() == [xxhash.xxh64_intdigest(struct.pack("<Q", value), seed=key) for value in values]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.text(max_size=30)))
 def test_document_hashes_are_xxhash64_of_the_utf8_id(ids: list[str]) -> None:
     wanted = [xxhash.xxh64_intdigest(doc_id.encode("utf-8")) for doc_id in ids]
     assert hashing.doc_hash(ids).tolist() == wanted
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=40), st.lists(st.sampled_from([" ", "\n", "\t", "\r\n"]), max_size=5))
 def test_content_hashes_see_no_white_space(text: str, blanks: list[str]) -> None:
     spread = "".join(blanks) + text + "".join(blanks)
@@ -34,6 +37,7 @@ def test_content_hashes_see_no_white_space(text: str, blanks: list[str]) -> None
     assert hashing.content_hash([text + "x"])[0] != one
 
 
+@settings(max_examples=40)
 @given(st.lists(words, min_size=1, max_size=50), st.integers(0, 2**63 - 1), st.text(max_size=10))
 def test_a_draw_depends_on_document_seed_and_purpose_alone(values: list[int], seed: int, purpose: str) -> None:
     hashes = np.array(values, dtype=np.uint64)

@@ -51,6 +51,7 @@ def take(docs: list[Document], cut: Cut, max_copies: int = MAX_COPIES) -> np.nda
     return copies_taken(key, step, hashes, cut.key, np.uint64(cut.hash), max_copies)
 
 
+@settings(max_examples=40)
 @given(pools, st.integers(0, 40) | st.integers(0, 4 * 10**6), st.integers(1, MAX_COPIES))
 def test_a_cut_takes_the_prefix_nearest_the_quota(docs: list[Document], quota: int, max_copies: int) -> None:
     key, step, hashes, tokens = columns(docs)
@@ -69,6 +70,7 @@ def test_a_cut_takes_the_prefix_nearest_the_quota(docs: list[Document], quota: i
         assert taken - quota <= best[-1][2] / 2
 
 
+@settings(max_examples=40)
 @given(pools, st.integers(0, 200))
 def test_totals_and_their_neighbours(docs: list[Document], below: int) -> None:
     key, step, hashes, tokens = columns(docs)
@@ -83,6 +85,7 @@ def test_totals_and_their_neighbours(docs: list[Document], below: int) -> None:
     assert take(docs, Cut(np.inf, 2**64 - 1)).sum() == copies.key.size
 
 
+@settings(max_examples=40)
 @given(pools, st.floats(-5, 10))
 def test_copies_below_a_key_are_all_that_lie_there(docs: list[Document], below: float) -> None:
     key, step, hashes, tokens = columns(docs)
@@ -151,6 +154,7 @@ def test_a_stratum_that_runs_dry_leaves_its_rest_to_the_others() -> None:
         assert sum(one.taken for one in settled.values()) == 70
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(0, 1e12) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=20), st.integers(0, 10**15))
 def test_whole_shares_add_up_and_stay_within_one_of_the_exact_share(weights: list[float], total: int) -> None:
     if not sum(weights) > 0:

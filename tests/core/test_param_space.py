@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadmix.core.param_space import DEFAULT_RANGES, ParamSpace, draw_cube, params_from_cube, sample_params
@@ -13,6 +13,7 @@ sizes = st.tuples(st.integers(1, 9), st.integers(1, 5))
 presets = st.sampled_from(["log", "paper"])
 
 
+@settings(max_examples=40)
 @given(sizes, presets, st.integers(0, 2**63 - 1))
 def test_every_draw_lies_in_its_ranges_and_its_weights_sum_to_one(
     size: tuple[int, int], preset: str, seed: int
@@ -32,6 +33,7 @@ def test_every_draw_lies_in_its_ranges_and_its_weights_sum_to_one(
         assert (drawn <= high * (1 + 1e-12)).all()
 
 
+@settings(max_examples=40)
 @given(sizes, st.integers(0, 2**40), st.integers(0, 30), st.integers(0, 30))
 def test_the_first_draws_of_a_longer_swarm_are_those_of_a_shorter_one(
     size: tuple[int, int], seed: int, one: int, two: int

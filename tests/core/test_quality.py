@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -35,6 +35,7 @@ def columns(docs: Docs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(np.array([doc[i] for doc in docs], dtype=np.int64) for i in range(3))  # type: ignore[return-value]
 
 
+@settings(max_examples=40)
 @given(documents)
 def test_ranks_are_those_of_a_literal_loop(docs: Docs) -> None:
     quality, tokens, domain = columns(docs)
@@ -44,6 +45,7 @@ def test_ranks_are_those_of_a_literal_loop(docs: Docs) -> None:
     assert list(q.quality_rank(quality, tokens, domain)) == [rank for _, rank in wanted]
 
 
+@settings(max_examples=40)
 @given(documents, st.randoms(use_true_random=False))
 def test_ranks_do_not_depend_on_the_order_of_documents(docs: Docs, random) -> None:
     quality, tokens, domain = columns(docs)
@@ -53,6 +55,7 @@ def test_ranks_do_not_depend_on_the_order_of_documents(docs: Docs, random) -> No
     assert np.array_equal(q.quality_rank(quality[order], tokens[order], domain[order]), ranks[order])
 
 
+@settings(max_examples=40)
 @given(documents)
 def test_cell_ranks_are_those_of_the_documents_in_the_cells(docs: Docs) -> None:
     cells = sorted({(domain, quality) for quality, _, domain in docs})
@@ -68,6 +71,7 @@ def test_tied_scores_share_the_largest_rank_and_the_document_counts_itself() -> 
     assert list(ranks) == [0.1, 0.6, 0.6, 1.0]
 
 
+@settings(max_examples=40)
 @given(
     hnp.arrays(np.float64, (7, 3), elements=st.floats(-50, 50)),
     hnp.arrays(np.float64, (2, 3), elements=st.floats(0.01, 1)),
@@ -81,6 +85,7 @@ def test_merged_quality_is_equation_one(scores: np.ndarray, weights: np.ndarray)
         assert found[row] == pytest.approx(wanted, rel=1e-14)
 
 
+@settings(max_examples=40)
 @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 12)), elements=st.floats(0, 1e6)))
 def test_integer_weights_sum_exactly_and_are_the_nearest(weights: np.ndarray) -> None:
     weights[:, 0] += 1e-3

@@ -42,18 +42,21 @@ def value(rank: float, shape: Shape) -> float:
     return float(sampling_value(np.array([rank]), *(np.array([part]) for part in shape))[0])
 
 
+@settings(max_examples=40)
 @given(ranks, shapes)
 def test_the_value_is_equation_three(rank: float, shape: Shape) -> None:
     with np.errstate(all="raise", under="ignore"):
         assert value(rank, shape) == pytest.approx(literal(rank, *shape), rel=1e-13, abs=1e-15)
 
 
+@settings(max_examples=40)
 @given(ranks, ranks, shapes)
 def test_a_better_rank_never_has_fewer_expected_copies(one: float, two: float, shape: Shape) -> None:
     better, worse = sorted((one, two))
     assert value(better, shape) >= value(worse, shape) * (1.0 - 1e-14)
 
 
+@settings(max_examples=40)
 @given(shapes)
 def test_copies_lie_between_one_and_two_to_the_exponent_above_the_threshold(shape: Shape) -> None:
     _, cutoff, exponent, floor = shape
@@ -190,6 +193,7 @@ def test_draws_give_the_fraction_as_probability() -> None:
         assert set(np.unique(copies)) <= {math.floor(expected), math.ceil(expected)}
 
 
+@settings(max_examples=40)
 @given(st.floats(0, 100), st.floats(0, 100), st.floats(0.0, 1.0, exclude_min=True, exclude_max=True))
 def test_one_draw_gives_a_better_document_at_least_as_many_copies(one: float, two: float, u: float) -> None:
     low, high = sorted((one, two))

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadmix.core import sketch
@@ -25,6 +25,7 @@ def same(first: TokenHistogram, second: TokenHistogram) -> bool:
     return all(np.array_equal(getattr(first, f), getattr(second, f)) for f in ("bins", "docs", "tokens"))
 
 
+@settings(max_examples=40)
 @given(documents)
 def test_a_histogram_counts_documents_and_tokens_of_every_bin(rows: list[tuple[int, int]]) -> None:
     wanted: dict[int, list[int]] = defaultdict(lambda: [0, 0])
@@ -39,6 +40,7 @@ def test_a_histogram_counts_documents_and_tokens_of_every_bin(rows: list[tuple[i
     assert found.bins.dtype == found.docs.dtype == found.tokens.dtype == np.int64
 
 
+@settings(max_examples=40)
 @given(documents, documents, documents)
 def test_merging_is_associative_commutative_and_has_an_identity(
     a: list[tuple[int, int]], b: list[tuple[int, int]], c: list[tuple[int, int]]
@@ -52,6 +54,7 @@ def test_merging_is_associative_commutative_and_has_an_identity(
 
 
 @pytest.mark.parametrize("dense", [0, 10**9])
+@settings(max_examples=40)
 @given(a=documents, b=documents)
 def test_counting_and_sorting_give_the_same_histogram(
     a: list[tuple[int, int]], b: list[tuple[int, int]], dense: int
@@ -67,6 +70,7 @@ def test_counting_and_sorting_give_the_same_histogram(
         assert histogram(small).total_tokens == sum(tokens for _, tokens in small)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=20))
 def test_bins_and_tokens_of_32_bits_are_counted_as_by_a_loop(rows: list[tuple[int, int]]) -> None:
     found = histogram(rows + rows[:3])
@@ -87,6 +91,7 @@ def test_a_histogram_of_few_documents_far_apart_stays_small() -> None:
     assert found.total_tokens == 10**15 + 1
 
 
+@settings(max_examples=40)
 @given(finite32, finite32)
 def test_order_keys_compare_as_the_scores_do(a: float, b: float) -> None:
     first, second = (int(key) for key in order_key(np.array([a, b], dtype=np.float32)))
@@ -94,6 +99,7 @@ def test_order_keys_compare_as_the_scores_do(a: float, b: float) -> None:
     assert (first == second) == (a == b)  # -0.0 and 0.0 are one score
 
 
+@settings(max_examples=40)
 @given(finite32)
 def test_a_score_comes_back_from_its_order_key(score: float) -> None:
     assert float(key_score(order_key(np.array([score], dtype=np.float32)))[0]) == score

@@ -43,6 +43,7 @@ def same(first: PoolSummary, second: PoolSummary) -> bool:
     return first.domains == second.domains and first.criteria == second.criteria and arrays and sketches
 
 
+@settings(max_examples=40)
 @given(rows_of)
 def test_counts_are_those_of_a_loop(rows: list[Row]) -> None:
     found = summary(rows)
@@ -55,6 +56,7 @@ def test_counts_are_those_of_a_loop(rows: list[Row]) -> None:
     assert all(sketch.total_tokens == found.total_tokens for sketch in found.sketches)
 
 
+@settings(max_examples=40)
 @given(rows_of, st.lists(st.integers(0, 25), max_size=4), st.randoms(use_true_random=False))
 def test_any_split_in_any_order_gives_the_same_summary(rows: list[Row], cuts: list[int], random) -> None:
     whole = summary(rows)

@@ -44,6 +44,7 @@ def nearest(order: list[int], tokens: np.ndarray, quota: int) -> int:
     return min(range(len(sums)), key=lambda n: (abs(sums[n] - quota), n))
 
 
+@settings(max_examples=40)
 @given(rows_of, st.integers(1, 3), st.floats(0.01, 1.0))
 def test_natural_takes_documents_in_the_order_of_their_draws(
     rows: list[tuple[int, int, float]], cap: int, share: float
@@ -56,6 +57,7 @@ def test_natural_takes_documents_in_the_order_of_their_draws(
     assert list(select(natural_plan(totals(batch), budget, cap), batch, u)) == list(wanted)
 
 
+@settings(max_examples=40)
 @given(rows_of, st.floats(0.01, 1.0))
 def test_topk_takes_the_best_scores_and_ties_by_hash(rows: list[tuple[int, int, float]], share: float) -> None:
     batch = batch_of(rows, scored=True)
@@ -66,6 +68,7 @@ def test_topk_takes_the_best_scores_and_ties_by_hash(rows: list[tuple[int, int, 
     assert list(found) == list(wanted)
 
 
+@settings(max_examples=40)
 @given(rows_of, st.integers(1, 3), st.floats(0.01, 1.0))
 def test_uniform_gives_every_domain_the_same_unless_it_runs_dry(
     rows: list[tuple[int, int, float]], cap: int, share: float
@@ -128,6 +131,7 @@ def test_plans_keep_the_contract(rows: list[tuple[int, int, float]]) -> None:
         assert plan.describe()["kind"] == plan.selector
 
 
+@settings(max_examples=40)
 @given(rows_of, st.randoms(use_true_random=False))
 def test_the_order_of_documents_changes_nothing(rows: list[tuple[int, int, float]], random) -> None:
     batch = batch_of(rows, scored=True)
