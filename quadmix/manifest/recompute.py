@@ -133,9 +133,16 @@ def merge_weight_units(weights: Sequence[float]) -> Ints:
     return np.asarray(units)
 
 
-def bin_width_bits(documents: int) -> int:
-    """Low bits of a 50-bit quality that its bin drops: 16 bins a document, 2**8 to 2**18 of them."""
-    return 50 - min(max(max(documents - 1, 0).bit_length() + 4, 8), 18)
+def bin_width_bits(documents: Sequence[int]) -> list[int]:
+    """Low bits of a 50-bit quality that each domain's bins drop: 16 bins a document, 2**8 to 2**18 of them, halved
+    for every domain until all have at most 2**24 together or none has more than 2**8."""
+    lengths = [max(count - 1, 0).bit_length() for count in documents]
+    extra = 4
+    while True:
+        bits = [min(max(length + extra, 8), 18) for length in lengths]
+        if sum(1 << b for b in bits) <= 1 << 24 or all(b == 8 for b in bits):
+            return [50 - b for b in bits]
+        extra -= 1
 
 
 # ------------------------------------------------------------------------------------------- ranks to copies

@@ -176,7 +176,7 @@ class Judge:
         weights = self.plan.theta.merge_weights
         units = [merge_weight_units([weights[name][c] for c in self.criteria]) for name in self.domains]
         self.units = np.array(units, dtype=np.int64).reshape(len(self.domains), len(self.criteria))
-        self.shift = np.array([bin_width_bits(count) for count in docs], dtype=np.int64)
+        self.shift = np.array(bin_width_bits(docs), dtype=np.int64)
         self.classes = self._fit_classes(paths)
         self.cells, tokens = self._count_cells(paths)
         self.cell_expected, self.cell_rank = np.zeros(self.cells.size), np.ones(self.cells.size)

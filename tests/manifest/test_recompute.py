@@ -91,7 +91,13 @@ def test_merge_weight_units_sum_to_the_whole(weights: list[float]) -> None:
 
 @pytest.mark.parametrize("documents", [0, 1, 2, 3, 4, 5, 16, 17, 1000, 2**13, 2**14, 2**14 + 1, 10**9])
 def test_bins_are_as_wide_as_the_selections(documents: int) -> None:
-    assert recompute.bin_width_bits(documents) == 50 - bin_bits(np.array([documents]))[0]
+    assert recompute.bin_width_bits([documents]) == [50 - bin_bits(np.array([documents]))[0]]
+
+
+@pytest.mark.parametrize(("domains", "documents"), [(64, 9000), (65, 9000), (300, 20_000), (5000, 500), (70_000, 3)])
+def test_bins_are_halved_as_often_where_there_are_many_domains(domains: int, documents: int) -> None:
+    counts = [documents + index % 7 for index in range(domains)]
+    assert recompute.bin_width_bits(counts) == (50 - bin_bits(np.array(counts))).tolist()
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20))
