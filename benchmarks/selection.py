@@ -1,6 +1,6 @@
 """Select against DuckDB, Polars and the bare scan-and-write floor: CPU seconds and peak memory, same output.
 
-    python benchmarks/selection.py [--docs 5M] [--rounds 3] [--contestants ours,duckdb,...] [--spark]
+    python -m benchmarks.selection [--docs 5M] [--rounds 3] [--contestants ours,duckdb,...] [--spark]
 
 The pool holds documents without text (`generated_pool`): hash, tokens, domain, three scores, one of them an integer.
 Every contestant reads the same Parquet files, normalises each score by token-weighted mid-rank, merges them, ranks by
@@ -15,9 +15,8 @@ bytes), and take S at the document's rank, not its mean over the tie group; so d
 tokens of every domain agree to the boundary document, which is checked. With `--same-draws` the files carry u, and the
 documents themselves are compared.
 
-Each contestant is a process of its own; CPU seconds are those of the process and all it waited for, or what was last
-seen of each process of its tree where that is more (a JVM that outlives its parent). Memory is the sum over the tree,
-sampled every 50 ms. Rounds are interleaved; a ratio is one of medians.
+Each contestant is a process of its own, measured with all its children (`measuring`). Rounds are interleaved; a ratio
+is one of medians. At 48M documents and more the exit code is 1 where a goal is missed.
 """
 
 from __future__ import annotations
@@ -27,21 +26,19 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.generated_pool import CRITERIA, write
+from benchmarks.measuring import Measured, look, measure
 from quadmix.config import LocalEngineConfig, MixtureConfig, SparkEngineConfig, Theta, parse_count
 from quadmix.core.budget import Cut, copies_taken, whole_shares
 from quadmix.core.mixture import meet_budget
@@ -63,6 +60,8 @@ PACK_FILES = 1  # files of about 500,000 rows, as select bundles them
 DOCS_PER_FILE = 500_000
 MAX_COPIES = 4
 SHARE = 0.2
+GOAL_DOCS = 48_000_000
+GOALS = {"ours": 1.5, "ours-spark": 2.5}  # CPU seconds beyond start-up, times the faster DuckDB's
 SCORE_STEPS = {"edu": 1024.0, "fluency": 16384.0, "stars": 1.0}  # bins a unit of score, for `duckdb-binned`
 
 
@@ -336,71 +335,32 @@ CONTESTANTS: dict[str, Callable[[Path, Path], Any]] = {
 
 
 @dataclass
-class Measured:
-    """cpu: seconds of the whole process tree; peak: MiB, the sum of its resident sets."""
+class Run:
+    """One contestant's cost and the CPU seconds of it that starting an engine took."""
 
-    cpu: float
-    peak: float
+    cost: Measured
     start_up: float
 
+    @property
+    def beyond(self) -> float:
+        return self.cost.cpu - self.start_up
 
-def measure(name: str, pool: Path, output: Path) -> Measured:
+
+def run(name: str, pool: Path, output: Path) -> Run:
     """Run one contestant in a process of its own."""
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.selection",
-        "--run",
-        name,
-        "--folder",
-        str(pool),
-        "--output",
-        str(output),
-    ]
-    environment = {**os.environ, "POLARS_MAX_THREADS": str(WORKERS), "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=Path(__file__).parents[1])
-    seen: dict[int, float] = {}
-    peak = 0
-    while True:
-        peak = max(peak, _sample(child.pid, seen))
-        done, status, usage = os.wait4(child.pid, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.05)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.stdout is not None
-    said = child.stdout.read().decode()
-    if child.returncode:
-        raise SystemExit(f"{name} failed with exit code {child.returncode}")
-    start_up = json.loads(said.splitlines()[-1]).get("start-up", 0.0)
-    cpu = max(usage.ru_utime + usage.ru_stime, sum(seen.values()))
-    return Measured(cpu, peak / 2**20, start_up)
-
-
-def _sample(pid: int, seen: dict[int, float]) -> int:
-    """Bytes resident in the tree now; notes the CPU seconds of each of its processes."""
-    resident = 0
-    try:
-        root = psutil.Process(pid)
-        tree = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    for process in tree:
-        try:
-            with process.oneshot():
-                times = process.cpu_times()
-                resident += process.memory_info().rss
-            seen[process.pid] = max(seen.get(process.pid, 0.0), times.user + times.system)
-        except psutil.NoSuchProcess:
-            continue
-    return resident
+    script = [sys.executable, "-m", "benchmarks.selection"]
+    cost = measure(
+        [*script, "--run", name, "--folder", str(pool), "--output", str(output)],
+        {"POLARS_MAX_THREADS": str(WORKERS), "OMP_NUM_THREADS": "1"},
+    )
+    return Run(cost, json.loads(cost.said.splitlines()[-1]).get("start-up", 0.0))
 
 
 def _cpu_of_tree() -> float:
     seen: dict[int, float] = {}
-    _sample(os.getpid(), seen)
+    look(os.getpid(), seen)
     return sum(seen.values())
 
 
@@ -470,25 +430,40 @@ def main() -> None:
     folder = given.folder.resolve() / f"{given.docs}{'-draws' if given.same_draws else ''}"
     make_pool(folder, given.docs, same_draws=given.same_draws)
     names = given.contestants.split(",") + (["ours-spark"] if given.spark else [])
-    measured: dict[str, list[Measured]] = {name: [] for name in names}
+    runs: dict[str, list[Run]] = {name: [] for name in names}
     reference = None
     for number in range(given.rounds):
         for name in names:
             output = folder / f"out-{name}"
-            measured[name].append(measure(name, folder, output))
+            runs[name].append(run(name, folder, output))
             if number == 0 and name not in ("floor", "ours-manifest"):
                 print(f"{name}: {agreement(name, folder, output, reference)}", flush=True)
                 if name == "ours" and given.same_draws:
                     reference = chosen(folder, output)[1]
             shutil.rmtree(output)
     print(f"\n{given.docs:,} documents, {given.rounds} rounds interleaved, {WORKERS} workers or threads; medians")
-    base = {name: statistics.median(one.cpu - one.start_up for one in runs) for name, runs in measured.items()}
-    print(f"{'':16}{'CPU s':>8}{'beside start-up':>17}{'peak MiB':>10}  " + "".join(f"x {n:>13}" for n in names))
-    for name, runs in measured.items():
-        cpu = statistics.median(one.cpu for one in runs)
-        peak = statistics.median(one.peak for one in runs)
-        ratios = "".join(f"{base[name] / base[other]:>15.2f}" for other in names)
-        print(f"{name:16}{cpu:>8.2f}{base[name]:>17.2f}{peak:>10.0f}  {ratios}", flush=True)
+    beyond = {name: statistics.median(one.beyond for one in many) for name, many in runs.items()}
+    print(f"{'':16}{'CPU s':>8}{'beyond start-up':>17}{'peak MiB':>10}  " + "".join(f"x {n:>13}" for n in names))
+    for name, many in runs.items():
+        cpu = statistics.median(one.cost.cpu for one in many)
+        peak = statistics.median(one.cost.peak for one in many)
+        ratios = "".join(f"{beyond[name] / beyond[other]:>15.2f}" for other in names)
+        print(f"{name:16}{cpu:>8.2f}{beyond[name]:>17.2f}{peak:>10.0f}  {ratios}", flush=True)
+    if not _goals_met(beyond) and given.docs >= GOAL_DOCS:
+        raise SystemExit(1)
+
+
+def _goals_met(beyond: dict[str, float]) -> bool:
+    """Prints each goal that was measured; they are set for GOAL_DOCS documents."""
+    rivals = [beyond[name] for name in ("duckdb", "duckdb-binned") if name in beyond]
+    met = True
+    for name, bound in GOALS.items():
+        if name in beyond and rivals:
+            ratio = beyond[name] / min(rivals)
+            met &= ratio <= bound
+            print(f"{name}: {ratio:.2f} x the faster DuckDB, goal at {GOAL_DOCS:,} documents {bound}: "
+                  f"{'met' if ratio <= bound else 'MISSED'}")  # fmt: skip
+    return met
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
@@ -19,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from quadmix.config import RunConfig
 from quadmix.config_checks import cross_checks
+from quadmix.credentials import hide_credentials
 from quadmix.errors import ConfigError
 from quadmix.strict_yaml import Document, Path, dotted, parse
 
@@ -80,7 +80,7 @@ def check_config(values: Mapping[str, Any], source: Document | None = None) -> R
     sections = dict(config) if config else _sound_sections(values, broken)
     problems += [f"{dotted(path)}: {text}{_line_number(path, source)}" for path, text in cross_checks(sections)]
     if problems or config is None:
-        raise ConfigError([_redacted(line) for line in problems])
+        raise ConfigError([hide_credentials(line) for line in problems])
     return config
 
 
@@ -188,13 +188,8 @@ def _line_number(path: Path, source: Document | None) -> str:
 def _shown(value: Any) -> str:
     """A value as it stands in a problem: as in YAML, shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else repr(value)
-    text = _redacted(text)  # before it is cut, or half a password would no longer look like one
+    text = hide_credentials(text)  # before it is cut, or half a password would no longer look like one
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _redacted(text: str) -> str:
-    """Without the user and password of URLs."""
-    return re.sub(r"://[^/@\s]*@", "://***@", text)
 
 
 def _nearest(word: str, known: list[str]) -> str:

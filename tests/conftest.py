@@ -17,8 +17,10 @@ from quadmix.engine import make_engine
 from quadmix.engine.local import LocalEngine
 from quadmix.progress import Progress
 from tests.e2e.command_line import quadmix
+from tests.e2e.scored_pool import scored_config, write_scored_pool
 from tests.e2e.small_pool import config, documents, write_config, write_shards
 from tests.e2e.whole_run import WholeRun
+from tests.stages.inline_engine import InlineEngine
 
 if TYPE_CHECKING:
     from quadmix.engine.spark import SparkEngine
@@ -50,6 +52,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running = standalone_module().StandaloneCluster.start(tmp_path_factory.mktemp("cluster"), tied=True)
     yield running
     running.stop()
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> InlineEngine:
+    """Commands of this process run their tasks in it: no worker has to start."""
+    engine = InlineEngine()
+    monkeypatch.setattr("quadmix.cli.make_engine", lambda config, progress: engine)
+    return engine
+
+
+@pytest.fixture
+def scored_run(tmp_path: Path) -> Path:
+    """The config of a run without a search over a pool with scores; its output is `out` beside it."""
+    write_scored_pool(tmp_path / "pool")
+    return write_config(tmp_path / "run.yaml", scored_config(tmp_path / "pool", tmp_path / "out"))
 
 
 @pytest.fixture(scope="session")

@@ -24,21 +24,6 @@ from tests.e2e.whole_run import WholeRun, tree
 from tests.stages.inline_engine import InlineEngine
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> InlineEngine:
-    """Commands of this process run their tasks in it: no worker has to start."""
-    engine = InlineEngine()
-    monkeypatch.setattr("quadmix.cli.make_engine", lambda config, progress: engine)
-    return engine
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A run without a search over a pool with scores; its output is `out` beside it."""
-    write_scored_pool(tmp_path / "pool")
-    return write_config(tmp_path / "run.yaml", scored_config(tmp_path / "pool", tmp_path / "out"))
-
-
 def published(output: Path) -> dict[str, bytes]:
     """What readers of a run see: the pointer and every published file, by relative path."""
     files = [output / "CURRENT.json", *(output / "manifests").rglob("*")]
@@ -57,28 +42,28 @@ def spoil(pool: Path, rows: list[int]) -> None:
 # --------------------------------------------------------------------------------------------------- done
 
 
-def test_a_run_ends_with_0_and_json_is_all_of_standard_output(inline: InlineEngine, config: Path) -> None:
-    done = quadmix("run", config, "--json")
+def test_a_run_ends_with_0_and_json_is_all_of_standard_output(inline: InlineEngine, scored_run: Path) -> None:
+    done = quadmix("run", scored_run, "--json")
     assert done.code == 0
     assert done.err == ""
-    manifest = Manifest.load(config.parent / "out")
+    manifest = Manifest.load(scored_run.parent / "out")
     assert done.json["digest"] == manifest.digest
     assert done.json["realised_tokens"] == manifest.realised_tokens
     assert Path(done.json["report"]).is_file()
 
 
 @pytest.mark.parametrize("command", ["annotate", "select", "report"])
-def test_every_stage_prints_one_json_object(inline: InlineEngine, config: Path, command: str) -> None:
-    done = quadmix(command, config, "--json")
+def test_every_stage_prints_one_json_object(inline: InlineEngine, scored_run: Path, command: str) -> None:
+    done = quadmix(command, scored_run, "--json")
     assert (done.code, done.err) == (0, "")
     assert done.json["stage"] == command
 
 
-def test_words_for_people_keep_to_standard_error_but_for_the_outcome(inline: InlineEngine, config: Path) -> None:
-    done = quadmix("run", config)
+def test_words_for_people_keep_to_standard_error_but_for_the_outcome(inline: InlineEngine, scored_run: Path) -> None:
+    done = quadmix("run", scored_run)
     assert done.code == 0
     assert "annotate: 600 documents" in done.err
-    assert done.out.splitlines()[0].split() == ["output", str(config.parent / "out")]
+    assert done.out.splitlines()[0].split() == ["output", str(scored_run.parent / "out")]
 
 
 def test_a_whole_run_with_a_search_ends_with_0(whole_run: WholeRun) -> None:
@@ -110,9 +95,9 @@ def test_all_problems_of_a_config_are_told_at_once_before_anything_starts(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_spark_config_with_a_mistake_starts_no_jvm(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spark_config_with_a_mistake_starts_no_jvm(scored_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quadmix.cli.make_engine", lambda *_: pytest.fail("an engine was started"))
-    assert quadmix("run", config, "--engine", "spark", "--set", "mixture.budget=0").code == 2
+    assert quadmix("run", scored_run, "--engine", "spark", "--set", "mixture.budget=0").code == 2
 
 
 @pytest.mark.parametrize("command", ["verify", "explain", "diff", "export"])
@@ -124,25 +109,25 @@ def test_no_manifest_is_a_config_error(tmp_path: Path, command: str) -> None:
     assert done.last_line == "nothing was changed"
 
 
-def test_a_budget_out_of_reach_is_refused_with_numbers(inline: InlineEngine, config: Path) -> None:
-    done = quadmix("run", config, "--set", "mixture.budget=10M")
+def test_a_budget_out_of_reach_is_refused_with_numbers(inline: InlineEngine, scored_run: Path) -> None:
+    done = quadmix("run", scored_run, "--set", "mixture.budget=10M")
     assert done.code == 2
     assert "10,000,000" in done.err
     assert done.last_line.endswith("correct that, then run the same command again to resume at stage 'select'")
-    assert not (config.parent / "out" / "CURRENT.json").exists()
+    assert not (scored_run.parent / "out" / "CURRENT.json").exists()
 
 
 # --------------------------------------------------------------------------------------------------- 3: input
 
 
-def test_more_bad_rows_than_allowed_end_with_3_and_their_counts(inline: InlineEngine, config: Path) -> None:
-    spoil(config.parent / "pool", [3, 5, 8])
-    done = quadmix("run", config)
+def test_more_bad_rows_than_allowed_end_with_3_and_their_counts(inline: InlineEngine, scored_run: Path) -> None:
+    spoil(scored_run.parent / "pool", [3, 5, 8])
+    done = quadmix("run", scored_run)
     assert done.code == 3
     assert "EMPTY_TEXT" in done.err
     assert "resume at stage 'annotate'" in done.last_line
     assert "nothing new was published" in done.last_line
-    assert quadmix("run", config, "--set", "pool.max_quarantine_fraction=0.01").code == 0
+    assert quadmix("run", scored_run, "--set", "pool.max_quarantine_fraction=0.01").code == 0
 
 
 def test_a_pool_of_nothing_but_bad_rows_ends_with_3(inline: InlineEngine, tmp_path: Path) -> None:
@@ -158,8 +143,8 @@ def test_a_pool_of_nothing_but_bad_rows_ends_with_3(inline: InlineEngine, tmp_pa
 # --------------------------------------------------------------------------------------------------- 4: locked
 
 
-def test_a_locked_output_ends_with_4_and_says_who_has_it(config: Path) -> None:
-    output = config.parent / "out"
+def test_a_locked_output_ends_with_4_and_says_who_has_it(scored_run: Path) -> None:
+    output = scored_run.parent / "out"
     hold = "import sys\nfrom pathlib import Path\nfrom quadmix.stages.records import run_lock\n"
     hold += f"with run_lock(Path({str(output)!r})):\n print('held', flush=True)\n sys.stdin.read()"
     holder = subprocess.Popen(
@@ -169,7 +154,7 @@ def test_a_locked_output_ends_with_4_and_says_who_has_it(config: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         before = tree(output)
-        done = quadmix("run", config)
+        done = quadmix("run", scored_run)
         assert done.code == 4
         assert f"pid {holder.pid}" in done.err
         assert done.last_line == "nothing was started; wait for the other run, or give another output"
@@ -181,35 +166,35 @@ def test_a_locked_output_ends_with_4_and_says_who_has_it(config: Path) -> None:
 # --------------------------------------------------------------------------------------------------- 5: resources
 
 
-def test_a_full_disk_ends_with_5_and_leaves_what_was_published(inline: InlineEngine, config: Path) -> None:
+def test_a_full_disk_ends_with_5_and_leaves_what_was_published(inline: InlineEngine, scored_run: Path) -> None:
     """A limit on file size stands for the disk: writes fail in the middle of a file, as they do on a full one."""
-    output = config.parent / "out"
-    assert quadmix("run", config).code == 0
+    output = scored_run.parent / "out"
+    assert quadmix("run", scored_run).code == 0
     before = published(output)
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))"
-    done = finish(start("run", config, "--set", "mixture.budget=9000", before=limit))
+    done = finish(start("run", scored_run, "--set", "mixture.budget=9000", before=limit))
     assert done.code == 5, done.err
     assert "Traceback" not in done.err
     assert "what was published before is untouched; run the same command again to resume at stage" in done.last_line
     assert published(output) == before
-    resumed = quadmix("run", config, "--set", "mixture.budget=9000", "--json")
-    fresh = quadmix("run", config, "--set", "mixture.budget=9000", "--set", f"output={output}-2", "--json")
+    resumed = quadmix("run", scored_run, "--set", "mixture.budget=9000", "--json")
+    fresh = quadmix("run", scored_run, "--set", "mixture.budget=9000", "--set", f"output={output}-2", "--json")
     assert resumed.json["digest"] == fresh.json["digest"]
 
 
-def test_an_output_that_cannot_be_made_ends_with_5(inline: InlineEngine, config: Path) -> None:
-    done = quadmix("run", config, "--set", "output=/proc/quadmix-out")
+def test_an_output_that_cannot_be_made_ends_with_5(inline: InlineEngine, scored_run: Path) -> None:
+    done = quadmix("run", scored_run, "--set", "output=/proc/quadmix-out")
     assert done.code == 5, done.err
     assert "cannot lock the output" in done.err
 
 
-def test_too_little_memory_ends_with_5(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_ends_with_5(scored_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Small(InlineEngine):
         def map(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
             raise MemoryError
 
     monkeypatch.setattr("quadmix.cli.make_engine", lambda *_: Small())
-    done = quadmix("run", config)
+    done = quadmix("run", scored_run)
     assert done.code == 5
     assert "pool.unit_bytes" in done.err
 
@@ -299,21 +284,21 @@ def test_explain_tells_of_documents_in_and_out(whole_run: WholeRun) -> None:
     assert unknown.last_line == "nothing was changed"
 
 
-def test_diff_and_export(inline: InlineEngine, config: Path) -> None:
-    output, other = config.parent / "out", config.parent / "other"
-    assert quadmix("run", config).code == 0
-    assert quadmix("run", config, "--set", "mixture.budget=5000", "--set", f"output={other}").code == 0
+def test_diff_and_export(inline: InlineEngine, scored_run: Path) -> None:
+    output, other = scored_run.parent / "out", scored_run.parent / "other"
+    assert quadmix("run", scored_run).code == 0
+    assert quadmix("run", scored_run, "--set", "mixture.budget=5000", "--set", f"output={other}").code == 0
     assert quadmix("diff", output, other).code == 0
     told = quadmix("diff", output, other, "--json")
     assert told.err == ""
     assert isinstance(told.json, dict)
-    wrong = quadmix("export", output, "--to", "nonsense", "--out", config.parent / "x")
+    wrong = quadmix("export", output, "--to", "nonsense", "--out", scored_run.parent / "x")
     assert wrong.code == 2
     listed = wrong.err
     assert "jsonl" in listed or "megatron" in listed, listed
 
 
-def test_the_json_outcome_of_plan_is_one_object(config: Path) -> None:
-    told = quadmix("plan", config, "--json")
+def test_the_json_outcome_of_plan_is_one_object(scored_run: Path) -> None:
+    told = quadmix("plan", scored_run, "--json")
     assert (told.code, told.err) == (0, "")
     assert json.loads(told.out)["problems"] == []

@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from quadmix.credentials import hide_credentials
 from quadmix.errors import ConfigError, VerificationError
 from quadmix.manifest.durable import inside, relative_path
 from quadmix.schema import SCHEMA_VERSION
@@ -30,33 +31,11 @@ FOLDER = "manifests"
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _NOT_IDENTITY = ("output", "engine")  # where it ran, not what was chosen
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"]+@")
-_SECRETS = re.compile(
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|\b(?:gh[pousr]_|github_pat_|hf_|sk-|xox[abp]-)[A-Za-z0-9_-]{16,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|(?i:(?<=[?&])(?:sig|signature|token|x-amz-[a-z-]+|x-goog-[a-z-]+)=)[^&\s\"]+"
-)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A Parquet file of the manifest: `tokens` counts every copy."""
-
-    path: str
-    rows: int
-    tokens: int
-    bytes: int
-    sha256: str
-    __pydantic_config__ = _STRICT
-
-    def __post_init__(self) -> None:
-        relative_path(self.path)
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A further file of the manifest that its `plan` refers to, or an annotation file (`rows` is 0 for other files)."""
+    """A file that a manifest lists. rows: of a Parquet file, else 0."""
 
     path: str
     rows: int
@@ -66,6 +45,13 @@ class Artefact:
 
     def __post_init__(self) -> None:
         relative_path(self.path)
+
+
+@dataclass(frozen=True)
+class Part(Artefact):
+    """A Parquet file of selected documents. tokens: of every copy."""
+
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -184,7 +170,7 @@ class Manifest:
         """The output of the run: the folder that holds `manifests/` and `stages/`."""
         return self.folder.parent.parent
 
-    def part_path(self, part: Part | Artefact) -> Path:
+    def part_path(self, part: Artefact) -> Path:
         """Where a part or artefact lies; PATH_ESCAPE if a link leads out of the manifest's folder."""
         return inside(self.folder, part.path)
 
@@ -215,21 +201,16 @@ def software_versions() -> dict[str, str]:
     return {**versions, "python": platform.python_version()}
 
 
-def find_secret(text: str) -> str | None:
-    """The first eight characters of something that looks like a credential, or None."""
-    found = _SECRETS.search(text) or _CREDENTIALS.search(text)
-    return f"{found.group()[:8]}…" if found else None
-
-
 def _portable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _portable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_portable(item) for item in value]
     if isinstance(value, str):
+        value = hide_credentials(value)
         if value.startswith("/") or "://" in value:
             value = value.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
-        return _SECRETS.sub("(removed)", _CREDENTIALS.sub("", value))
+        return value
     return value
 
 

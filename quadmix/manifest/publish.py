@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from quadmix.credentials import find_credential
 from quadmix.errors import ConfigError, InputError, VerificationError
 from quadmix.hashing import sha256_file
 from quadmix.manifest.durable import (
@@ -24,7 +25,7 @@ from quadmix.manifest.durable import (
     write_atomically,
     write_durably,
 )
-from quadmix.manifest.model import FOLDER, MANIFEST_NAME, POINTER_NAME, Artefact, Manifest, Part, find_secret
+from quadmix.manifest.model import FOLDER, MANIFEST_NAME, POINTER_NAME, Artefact, Manifest, Part
 
 
 def publish(root: Path, manifest: Manifest, sources: Mapping[str, Path]) -> Manifest:
@@ -59,7 +60,7 @@ def publish(root: Path, manifest: Manifest, sources: Mapping[str, Path]) -> Mani
 def _refuse(manifest: Manifest, data: bytes, sources: Mapping[str, Path]) -> None:
     if manifest.documents == 0 or not manifest.files:
         raise InputError("nothing was selected, so nothing is published; see the quarantine and exclusion tallies")
-    secret = find_secret(data.decode("utf-8"))
+    secret = find_credential(data.decode("utf-8"))
     if secret:
         raise ConfigError(
             f"the manifest would hold something that looks like a credential ({secret}); nothing was published; "

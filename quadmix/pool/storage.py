@@ -15,6 +15,8 @@ from typing import Literal
 import pyarrow as pa
 from pyarrow import fs
 
+from quadmix.credentials import hide_credentials
+
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _BLOCK = 1 << 20
 FOOTER_BYTES = 64 * 1024
@@ -38,8 +40,8 @@ def is_uri(path: str) -> bool:
 
 
 def shown(path: str) -> str:
-    """`path` as messages may show it: without the user name and password of a URI."""
-    return re.sub(r"://[^/@]*@", "://***@", path) if is_uri(path) else path
+    """`path` as messages may show it: without what a URI holds of credentials."""
+    return hide_credentials(path) if is_uri(path) else path
 
 
 def look(path: str, *, follow: bool = True) -> Entry:

@@ -7,7 +7,6 @@ constants) and are meant to tell minutes from hours.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from quadmix.config import (
     PerplexityScorerConfig,
     RunConfig,
 )
+from quadmix.engine.local import usable_cores
 from quadmix.errors import InputError
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
@@ -248,7 +248,7 @@ def _step_seconds(config: RunConfig, proxy: Any) -> float:
 
 def _workers(config: RunConfig) -> int:
     if config.engine.kind == "local":
-        return config.engine.workers or os.cpu_count() or 1
+        return config.engine.workers or usable_cores()
     return 1
 
 

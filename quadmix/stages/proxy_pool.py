@@ -90,8 +90,8 @@ def proxy_pool(
     }
     reuse = find(root, STAGE, parts)
     record = reuse.record
+    progress.say(reuse.why)
     if record is None:
-        progress.say(reuse.why)
         directory = begin(root, STAGE, parts)
         stop = _draw_limit(engine, annotated, criteria, config.seed, limit)
         task = TokeniseUnit(

@@ -285,7 +285,7 @@ def _manifest(config: RunConfig, annotated: Annotated, record: StageRecord) -> M
         ),
         plan=plan,
         files=tuple(
-            Part(entry.path, entry.rows, tokens, entry.bytes, entry.sha256)
+            Part(entry.path, entry.rows, entry.bytes, entry.sha256, tokens)
             for entry, tokens in zip(record.files, part_tokens, strict=True)
         ),
     )

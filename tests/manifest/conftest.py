@@ -47,7 +47,7 @@ def build_draft(folder: Path, tag: str, **changes: Any) -> Draft:
     for index in range(2):
         name = f"part-{index:05d}.parquet"
         pq.write_table(pa.table({"doc_id": [f"{tag}{index}a", f"{tag}{index}b"]}), folder / name)
-        parts.append(Part(name, 2, 20, (folder / name).stat().st_size, sha256_file(str(folder / name))))
+        parts.append(Part(name, 2, (folder / name).stat().st_size, sha256_file(str(folder / name)), 20))
         sources[name] = folder / name
     (folder / "map.json").write_text(tag)
     size = (folder / "map.json").stat().st_size

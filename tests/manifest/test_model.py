@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from quadmix.credentials import find_credential
 from quadmix.errors import ConfigError, VerificationError
 from quadmix.manifest import Manifest
-from quadmix.manifest.model import Part, find_secret, portable_config
+from quadmix.manifest.model import Part, portable_config
 from quadmix.manifest.publish import publish
 
 
@@ -82,7 +83,7 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../secret", "x/../../y", "c:\\x"])
 def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, draft: Callable[..., Any], path: str) -> None:
     with pytest.raises(ConfigError, match="PATH_ESCAPE"):
-        Part(path, 0, 0, 0, "")
+        Part(path, 0, 0, "", 0)
     content = json.loads(draft(tmp_path / "src", "x")[0].json_bytes())
     content["files"][0]["path"] = path
     (tmp_path / "manifest.json").write_text(json.dumps(content))
@@ -114,13 +115,16 @@ def test_a_portable_config_says_what_was_chosen_and_not_where() -> None:
     config = {
         "output": "/home/me/out",
         "engine": {"kind": "spark", "conf": {"spark.authenticate.secret": "x"}},
-        "pool": {"inputs": ["/data/pool", "s3://key:word@bucket/a/b/", "pool/part.parquet"], "unit_bytes": 128},
+        "pool": {
+            "inputs": ["/data/pool", "s3://key:word@bucket/a/b/", "s3://key:word@bucket", "pool/part.parquet"],
+            "unit_bytes": 128,
+        },
         "note": "AKIAABCDEFGHIJKLMNOP",
         "query": "https://host/file?X-Amz-Signature=abcdef",
     }
     assert portable_config(config) == {
-        "pool": {"inputs": ["pool", "b", "pool/part.parquet"], "unit_bytes": 128},
-        "note": "(removed)",
+        "pool": {"inputs": ["pool", "b", "***@bucket", "pool/part.parquet"], "unit_bytes": 128},
+        "note": "***",
         "query": "file",
     }
 
@@ -130,8 +134,10 @@ def test_a_portable_config_says_what_was_chosen_and_not_where() -> None:
     ["AKIAABCDEFGHIJKLMNOP", "s3://user:pass@bucket", "x?sig=abc", "-----BEGIN RSA PRIVATE KEY-----", "hf_" + "a" * 30],
 )
 def test_credentials_are_recognised(text: str) -> None:
-    assert find_secret(f'{{"a": "{text}"}}') is not None
+    assert find_credential(f'{{"a": "{text}"}}') is not None
 
 
 def test_ordinary_text_is_no_credential() -> None:
-    assert find_secret('{"a": "s3://bucket/x",\n "b": "me@host", "shard": "books/a@b.parquet", "tokens": 5}') is None
+    assert (
+        find_credential('{"a": "s3://bucket/x",\n "b": "me@host", "shard": "books/a@b.parquet", "tokens": 5}') is None
+    )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from quadmix.manifest.model import Manifest
 from tests.e2e.command_line import Done, quadmix
-from tests.e2e.scored_pool import scored_config, write_scored_pool
-from tests.e2e.small_pool import write_config
+from tests.e2e.scored_pool import write_scored_pool
 from tests.e2e.whole_run import WholeRun
 from tests.stages.inline_engine import InlineEngine
 
@@ -28,17 +29,11 @@ def records(output: Path) -> dict[str, int]:
     return {str(path.relative_to(output)): path.stat().st_mtime_ns for path in paths}
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> InlineEngine:
-    engine = InlineEngine()
-    monkeypatch.setattr("quadmix.cli.make_engine", lambda config, progress: engine)
-    return engine
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    write_scored_pool(tmp_path / "pool")
-    return write_config(tmp_path / "run.yaml", scored_config(tmp_path / "pool", tmp_path / "out"))
+def chosen(output: Path) -> dict[str, int]:
+    """Copies of every selected document."""
+    manifest = Manifest.load(output)
+    rows = pa.concat_tables([pq.read_table(manifest.part_path(part)) for part in manifest.files])
+    return dict(zip(rows["doc_id"].to_pylist(), rows["copies"].to_pylist(), strict=True))
 
 
 def test_the_same_command_again_computes_nothing_and_keeps_the_digest(
@@ -82,7 +77,7 @@ def test_another_budget_reuses_the_annotations_and_trains_a_swarm_of_its_own(
         "--set", "search.confirm.rivals=[natural]",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert reused(done) == {"annotate"}
+    assert reused(done) == {"annotate", "proxy_pool"}
     assert "config.mixture.budget changed: 150000 -> 90000" in done.err
     assert not {"annotate", "search: tokenising the proxy pool"} & inline.items.keys()
     assert inline.items["search: training proxies"] == 12
@@ -95,17 +90,17 @@ def test_another_budget_reuses_the_annotations_and_trains_a_swarm_of_its_own(
     assert Manifest.load(output).digest == whole_run.manifest.digest
 
 
-def test_without_a_search_another_budget_only_selects_again(config: Path, inline: InlineEngine) -> None:
-    output = config.parent / "out"
-    first = quadmix("run", config, "--json").json["digest"]
+def test_without_a_search_another_budget_only_selects_again(scored_run: Path, inline: InlineEngine) -> None:
+    output = scored_run.parent / "out"
+    first = quadmix("run", scored_run, "--json").json["digest"]
     inline.items.clear()
-    done = quadmix("run", config, "--set", "mixture.budget=5000")
+    done = quadmix("run", scored_run, "--set", "mixture.budget=5000")
     assert reused(done) == {"annotate"}
     assert "select: config.mixture.budget changed: 4000 -> 5000" in done.err
     assert all(label.startswith("select") for label in inline.items)
     assert Manifest.load(output).requested_tokens == 5000
     inline.items.clear()
-    back = quadmix("run", config)
+    back = quadmix("run", scored_run)
     assert reused(back) == {"annotate", "select"}
     assert inline.items == {}
     assert Manifest.load(output).digest == first
@@ -113,19 +108,21 @@ def test_without_a_search_another_budget_only_selects_again(config: Path, inline
 
 @pytest.mark.parametrize("change", ["seed=4", "mixture.max_copies=2", "select={mixture: uniform}"])
 def test_what_decides_the_selection_changes_it_and_nothing_else(
-    config: Path, inline: InlineEngine, change: str
+    scored_run: Path, inline: InlineEngine, change: str
 ) -> None:
-    first = quadmix("run", config, "--json").json["digest"]
-    again = quadmix("run", config, "--set", change, "--json")
+    quadmix("run", scored_run)
+    first = chosen(scored_run.parent / "out")
+    again = quadmix("run", scored_run, "--set", change)
     assert again.code == 0, again.err
-    assert again.json["digest"] != first
+    assert reused(again) == {"annotate"}
+    assert chosen(scored_run.parent / "out") != first
 
 
-def test_engine_and_output_change_no_bytes(config: Path, tmp_path: Path) -> None:
+def test_engine_and_output_change_no_bytes(scored_run: Path, tmp_path: Path) -> None:
     """Here with real processes: one worker and two."""
     for name, workers in (("one", 1), ("two", 2)):
         where = f"output={tmp_path / name}"
-        done = quadmix("run", config, "--set", where, "--set", f"engine.workers={workers}")
+        done = quadmix("run", scored_run, "--set", where, "--set", f"engine.workers={workers}")
         assert done.code == 0, done.err
     one, two = (
         {str(path.relative_to(base)): path.read_bytes() for path in sorted(base.rglob("*")) if path.is_file()}
@@ -135,27 +132,27 @@ def test_engine_and_output_change_no_bytes(config: Path, tmp_path: Path) -> None
     assert (tmp_path / "one" / "report.html").read_bytes() == (tmp_path / "two" / "report.html").read_bytes()
 
 
-def test_more_shards_are_annotated_and_the_log_says_so(config: Path, inline: InlineEngine, tmp_path: Path) -> None:
-    quadmix("run", config)
+def test_more_shards_are_annotated_and_the_log_says_so(scored_run: Path, inline: InlineEngine, tmp_path: Path) -> None:
+    quadmix("run", scored_run)
     first = inline.items.pop("annotate")
     write_scored_pool(tmp_path / "more", docs=60, shards=1, name="new")
     (tmp_path / "more" / "part-000.parquet").rename(tmp_path / "pool" / "part-999.parquet")
-    done = quadmix("run", config)
+    done = quadmix("run", scored_run)
     assert done.code == 0, done.err
     assert not reused(done)
     assert "annotate: 660 documents" in done.err
     assert inline.items["annotate"] == 1 < first  # only the new shard was read
 
 
-def test_a_damaged_annotation_is_noticed_and_made_again(config: Path, inline: InlineEngine) -> None:
-    first = quadmix("run", config, "--json").json["digest"]
-    broken = next(config.parent.glob("out/stages/annotate-*/unit-*.parquet"))
+def test_a_damaged_annotation_is_noticed_and_made_again(scored_run: Path, inline: InlineEngine) -> None:
+    first = quadmix("run", scored_run, "--json").json["digest"]
+    broken = next(scored_run.parent.glob("out/stages/annotate-*/unit-*.parquet"))
     raw = bytearray(broken.read_bytes())
     raw[len(raw) // 2] ^= 1
     broken.write_bytes(raw)
     inline.items.clear()
-    done = quadmix("run", config)
+    done = quadmix("run", scored_run)
     assert done.code == 0, done.err
     assert f"annotate: {broken.name} has sha256" in done.err
     assert inline.items["annotate"] == 1  # the other units still verify
-    assert Manifest.load(config.parent / "out").digest == first
+    assert Manifest.load(scored_run.parent / "out").digest == first
