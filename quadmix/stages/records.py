@@ -46,6 +46,7 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHOWN = 120  # characters of a changed value that a sentence quotes
+_MAX_CHANGES = 3  # of one part, as a log shows them
 
 
 @dataclass(frozen=True)
@@ -300,9 +301,11 @@ def _change(name: str, old: str, new: str) -> list[str]:
         pairs = list(_leaves(name, json.loads(old), json.loads(new)))
     except json.JSONDecodeError:
         pairs = []
-    return [
+    changes = [
         f"{path} changed: {_shown(before)} -> {_shown(after)}" for path, before, after in pairs or [(name, old, new)]
     ]
+    hidden = len(changes) - _MAX_CHANGES
+    return changes if hidden <= 1 else [*changes[:_MAX_CHANGES], f"{hidden} more in {name} changed"]
 
 
 def _leaves(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

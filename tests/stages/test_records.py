@@ -54,6 +54,14 @@ def test_a_finished_stage_is_found_again(tmp_path: Path) -> None:
     assert current(tmp_path, "annotate") == record
 
 
+def test_a_part_that_changed_in_many_places_is_cut_short(tmp_path: Path) -> None:
+    old, new = ({"choice": json.dumps({f"k{n}": n + add for n in range(9)})} for add in (0, 1))
+    finish(tmp_path, old)
+    why = find(tmp_path, "annotate", new).why
+    assert why.startswith("annotate: choice.k0 changed: 0 -> 1; choice.k1")
+    assert why.endswith("; 6 more in choice changed")
+
+
 def test_an_interrupted_stage_is_not_reused_but_its_files_stay(tmp_path: Path) -> None:
     directory = begin(tmp_path, "annotate", PARTS)
     (directory / "unit.parquet").write_text("done")
