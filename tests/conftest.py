@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from quadmix.engine.spark import SparkEngine
 
 ROOT = Path(__file__).resolve().parents[1]
+# JVMs of tests live for seconds: the optimising compiler would take two thirds of their CPU time and give nothing back
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +79,9 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
     docs = list(itertools.islice(documents(), 900))
     docs[400] = {**docs[10]}
     docs[401]["text"] = "   "
-    write_shards(base / "pool", docs, 8)
+    write_shards(base / "pool", docs)
     output = base / "out"
-    values = config(base / "pool", output, engine={"kind": "local", "workers": 2})
-    values["pool"]["unit_bytes"] = "256KiB"
-    file = write_config(base / "run.yaml", values)
+    file = write_config(base / "run.yaml", config(base / "pool", output, engine={"kind": "local", "workers": 2}))
     return WholeRun(file, output, quadmix("run", file))
 
 

@@ -205,7 +205,7 @@ def test_too_little_memory_ends_with_5(scored_run: Path, monkeypatch: pytest.Mon
 def test_ctrl_c_during_a_stage_ends_with_130_and_the_same_command_resumes_to_the_same_bytes(
     inline: InlineEngine, tmp_path: Path
 ) -> None:
-    write_scored_pool(tmp_path / "pool", docs=400, shards=40)
+    write_scored_pool(tmp_path / "pool", docs=1600, shards=160)
     config = write_config(tmp_path / "run.yaml", scored_config(tmp_path / "pool", tmp_path / "out"))
     process = start("run", config)
     give_up = time.monotonic() + 60

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import subprocess
@@ -13,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.small_pool import ROOT, config, documents, write_config, write_shards
+from tests.e2e.small_pool import ROOT, config, write_config
+from tests.e2e.whole_run import WholeRun
 
-pytestmark = [pytest.mark.spark, pytest.mark.long]
+pytestmark = pytest.mark.spark
 STAGES = ("annotate", "search", "select")
 
 
@@ -47,22 +47,19 @@ def submit(stage: str, config_file: Path, master: str, folder: Path) -> dict[str
 
 
 @pytest.fixture(scope="module")
-def runs(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[dict[str, Any]]]]:
-    """Each engine's output directory and what its commands printed."""
+def runs(
+    whole_run: WholeRun, cluster: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, list[dict[str, Any]]]]:
+    """Each engine's output directory and what its jobs printed: the local engine's is `quadmix run`, local[2] goes
+    through one job that does all stages, the cluster through one for each."""
+    assert whole_run.done.code == 0, whole_run.done.err
     base = tmp_path_factory.mktemp("same-bytes")
-    docs = list(itertools.islice(documents(), 900))
-    docs[400] = {**docs[10]}  # the same document again, in another shard
-    docs[401]["text"] = "   "
-    write_shards(base / "pool", docs)
-    found = {}
-    for name, master in (("local", None), ("local[2]", "local[2]"), ("cluster", cluster.master)):
+    pool = whole_run.config.parent / "pool"
+    found: dict[str, tuple[Path, list[dict[str, Any]]]] = {"local": (whole_run.output, [])}
+    for name, master, stages in (("local[2]", "local[2]", STAGES[-1:]), ("cluster", cluster.master, STAGES)):
         output = base / name.strip("]").replace("[", "-")
-        file = write_config(base / f"{output.name}.yaml", config(base / "pool", output))
-        if master is None:
-            printed = [run([sys.executable, "-m", "quadmix.cli", "select", str(file), "--json"], base)]
-        else:
-            printed = [submit(stage, file, master, base) for stage in STAGES]
-        found[name] = (output, printed)
+        file = write_config(base / f"{output.name}.yaml", config(pool, output))
+        found[name] = (output, [submit(stage, file, master, base) for stage in stages])
     return found
 
 
@@ -94,14 +91,16 @@ def test_both_executors_of_the_cluster_worked(runs: dict[str, tuple[Path, list[d
     assert min(annotate["tasks_by_worker"].values()) >= 10
 
 
-def test_no_document_travels_through_the_driver(runs: dict[str, tuple[Path, list[dict[str, Any]]]]) -> None:
+def test_no_document_travels_through_the_driver(
+    runs: dict[str, tuple[Path, list[dict[str, Any]]]], whole_run: WholeRun
+) -> None:
     """What reached the driver is far below the text: bounded per task, whatever the documents hold."""
+    text = sum(path.stat().st_size for path in (whole_run.config.parent / "pool").iterdir())
     for name in ("local[2]", "cluster"):
-        output, printed = runs[name]
+        _, printed = runs[name]
         for outcome in printed:
             tasks = sum(outcome["tasks_by_worker"].values())
             assert outcome["result_bytes"] <= 64 * 1024 + 4096 * tasks, outcome
-        text = sum(path.stat().st_size for path in (output.parent / "pool").iterdir())
         assert printed[0]["result_bytes"] < text / 2
 
 
