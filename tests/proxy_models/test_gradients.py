@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from proxy_models.gradients import BLOCK, head_loss, rms_norm, swiglu, token_losses
+from proxy_models import gradients
+from proxy_models.gradients import BLOCK, TILE, TILE_ROWS, head_loss, rms_norm, swiglu, token_losses
 
 
 def case(n: int, vocab: int, d: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -38,6 +39,24 @@ def test_loss_survives_logits_of_hundreds() -> None:
     plain = F.cross_entropy(100 * hidden @ embedding.T + frequency.log(), targets)
     assert torch.isfinite(ours)
     assert ours.item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, TILE_ROWS + 3])
+@pytest.mark.parametrize("size", [1.0, 8.0], ids=["by tiles", "logits too large for tiles"])
+def test_a_large_vocabulary_gives_the_same_sums_in_either_order(
+    n: int, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, embedding, frequency, targets = case(n, 4 * TILE + 7, 12, torch.float64)
+    asked = []
+    by_tiles = gradients._by_tiles
+    monkeypatch.setattr(gradients, "_by_tiles", lambda *given: (asked.append(n), by_tiles(*given))[1])
+    ours = head_loss(size * hidden, embedding, frequency, targets)
+    plain = F.cross_entropy(size * hidden @ embedding.T + frequency.log(), targets)
+    assert bool(asked) == (size == 1.0)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-12)
+    got, wanted = (torch.autograd.grad(loss, (hidden, embedding)) for loss in (ours, plain))
+    for mine, reference in zip(got, wanted, strict=True):
+        assert float((mine - reference).abs().max()) < 1e-12
 
 
 def test_rms_norm_and_swiglu_have_the_gradients_of_their_formulas() -> None:
