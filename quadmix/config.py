@@ -228,6 +228,25 @@ class ParamSpaceConfig(Section):
     floor: tuple[float, float] | None = None
 
 
+class ConstraintsConfig(Section):
+    """What a proposal must keep, by domain name; shares are of the budget's tokens.
+
+    max_repeats: a domain's selected tokens over its tokens in the pool, one number for all domains or one each. kl:
+    weight of KL(share || natural share), in nats, in what is minimised.
+    """
+
+    min_share: dict[str, Fraction] = {}
+    max_share: dict[str, Fraction] = {}
+    fixed_share: dict[str, Fraction] = {}
+    max_repeats: Annotated[float, Field(gt=0.0)] | dict[str, Annotated[float, Field(gt=0.0)]] = {}
+    kl: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def bounds_shares(self) -> bool:
+        """Whether any domain's tokens are bounded."""
+        return bool(self.min_share or self.max_share or self.fixed_share or self.max_repeats)
+
+
 class MixtureConfig(Section):
     """How scores become a mixture: the criteria, the token budget and the rules that every stage shares."""
 
@@ -238,6 +257,7 @@ class MixtureConfig(Section):
     rank: Literal["interval", "paper"] = "interval"
     meet_budget: Literal["omega", "scale"] = "omega"
     space: ParamSpaceConfig = ParamSpaceConfig()
+    constraints: ConstraintsConfig = ConstraintsConfig()
 
 
 class Theta(Section):
@@ -337,6 +357,8 @@ class SearchConfig(Section):
     proxy: ProxyConfig = ProxyConfig()
     regressor: RegressorConfig = RegressorConfig()
     objective: dict[Name, Annotated[float, Field(gt=0.0)]] | None = None  # weight per target; equal when absent
+    objective_rule: Literal["mean", "worst"] = "mean"  # worst: largest excess over the natural mixture's loss
+    pareto_points: Annotated[int, Field(ge=2, le=1000)] = 50  # of the front over targets that are kept
     candidates: Count = 100_000
     finalists: Count = 2_000
     average_top: Annotated[int, Field(ge=1, le=10_000)] = 10

@@ -64,7 +64,8 @@ def swarm_parts(
         "annotations": record_digest(annotated.record),
         "tokenizer": tokenizer.digest,
         "targets": fingerprint(*(target.digest for target in targets)),
-        "config.mixture": config.mixture.model_dump_json(exclude={"space"}),
+        # constraints act on proposals: proxies that are trained already stay what they are
+        "config.mixture": config.mixture.model_dump_json(exclude={"space", "constraints"}),
         "config.search.proxy": settings.proxy.model_dump_json(),
         "config.search.tokens_per_trial": str(settings.tokens_per_trial),
         "config.search.pool_tokens": str(settings.pool_tokens),
