@@ -121,7 +121,9 @@ def _too_much(floors: Mapping[str, Bound], budget: int, slack: float) -> Conflic
     ))  # fmt: skip
 
 
-def _too_little(ceilings: Mapping[str, Bound], most: Mapping[str, float], budget: int, slack: float) -> Conflict | None:
+def _too_little(
+    ceilings: Mapping[str, Bound], most: Mapping[str, float], whole: float, budget: int, slack: float
+) -> Conflict | None:
     caps = {name: min(most[name], ceilings[name].tokens if name in ceilings else most[name]) for name in most}
     allowed = sum(caps[name] for name in sorted(caps))
     if allowed >= budget - slack:

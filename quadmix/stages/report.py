@@ -331,7 +331,7 @@ def _budget(manifest: Manifest) -> Section:
     header = ("domain", "asked", "selected", "off by", "documents", "copies", "selected / available")
     text = (
         "Whole documents only: the sum misses the budget by at most half a boundary document. What a domain misses "
-        "carries over to the next one."
+        "makes the next ones choose the longer or shorter prefix."
     )
     return Section("budget", "Budget, in tokens", text, "", (Table(header, tuple(rows), everything),))
 
