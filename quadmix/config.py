@@ -90,12 +90,24 @@ class PoolConfig(Section):
 
 
 class TargetConfig(Section):
-    """Text that the model should become good at; split in halves by document hash, for search and confirmation."""
+    """Text that the model should become good at; split in halves by document hash, for search and confirmation.
+
+    With `prompt` and `completion`, column paths that take the place of `columns.text`, rows are pairs: the completion
+    follows its prompt as it stands, the loss counts the completion alone, and pairs of one prompt stay in one half.
+    """
 
     name: Name
     path: str
     columns: Columns = Columns()
+    prompt: str | None = None
+    completion: str | None = None
     max_docs: Count | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> TargetConfig:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("`prompt` and `completion` belong together: give both columns or neither")
+        return self
 
 
 class TokenizerConfig(Section):
