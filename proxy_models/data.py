@@ -47,7 +47,7 @@ def write_segment(path: str, arrays: Sequence[Tokens], doc_hash: NDArray[np.uint
             "tokenise with the tokenizer that the run names"
         )
     parts = (doc_hash.astype(np.uint64), offsets, tokens.astype(token_dtype(vocab_size)))
-    _write_arrays(path, parts)
+    write_arrays(path, parts)
 
 
 class TokenPool:
@@ -107,6 +107,16 @@ class TokenPool:
 
 
 @dataclass(frozen=True)
+class EvalRows:
+    """Held-out text in rows of a model's window: inputs, targets (rows, seq_len) int64; counted: (rows, seq_len) bool,
+    whether a prediction counts (the rest is padding or context)."""
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    counted: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class EvalSet:
     """Held-out text: its tokens as one stream (end tokens included) and the UTF-8 bytes that they stand for."""
 
@@ -130,26 +140,54 @@ class EvalSet:
 
     def save(self, path: str) -> None:
         """Write to one file, atomically."""
-        _write_arrays(path, (self.tokens, np.array([self.n_bytes], dtype=np.int64)))
+        write_arrays(path, (self.tokens, np.array([self.n_bytes], dtype=np.int64)))
 
     @classmethod
     def load(cls, path: str) -> EvalSet:
-        with open(path, "rb") as handle:
-            tokens, n_bytes = _read_array(handle, path), _read_array(handle, path)
+        tokens, n_bytes = read_arrays(path)
         return cls(tokens, int(n_bytes[0]))
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the loss is a mean over: all."""
+        return len(self.tokens)
 
     def unigram_entropy(self) -> float:
         """Nats per token of the set's own token frequencies: what a model of word frequencies could reach at best."""
-        counts = np.unique(self.tokens, return_counts=True)[1]
-        shares = counts / counts.sum()
-        return float(-(shares * np.log(shares)).sum())
+        return token_entropy(self.tokens)
+
+    def rows(self, seq_len: int) -> EvalRows:
+        """The stream in rows of seq_len, each without what came before it, as in training; the very first token is
+        predicted from the set's last one, which is an end token where the tokenizer has any."""
+        targets = self.tokens.astype(np.int64)
+        empty = -len(targets) % seq_len
+        inputs, targets = (np.pad(part, (0, empty)).reshape(-1, seq_len) for part in (np.roll(targets, 1), targets))
+        counted = (np.arange(targets.size) < len(self.tokens)).reshape(-1, seq_len)
+        return EvalRows(inputs, targets, counted)
 
     def bits_per_byte(self, nats_per_token: float) -> float:
         """Total bits over total bytes, so that numbers of different tokenizers compare."""
         return nats_per_token * len(self.tokens) / (math.log(2.0) * self.n_bytes)
 
 
-def _write_arrays(path: str, arrays: Sequence[NDArray[Any]]) -> None:
+def token_entropy(tokens: Tokens) -> float:
+    """Entropy of the tokens' own frequencies, nats."""
+    counts = np.unique(tokens, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def read_arrays(path: str) -> list[NDArray[Any]]:
+    """All arrays of a file of `write_arrays`, which holds at least two."""
+    found: list[NDArray[Any]] = []
+    with open(path, "rb") as handle:
+        size = os.fstat(handle.fileno()).st_size
+        while handle.tell() < size or len(found) < 2:
+            found.append(_read_array(handle, path))
+    return found
+
+
+def write_arrays(path: str, arrays: Sequence[NDArray[Any]]) -> None:
     temporary = f"{path}.{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from proxy_models.data import EvalSet, TokenPool
+from proxy_models.completions import HeldOut, load_held_out
+from proxy_models.data import TokenPool
 from proxy_models.train import TrainResult, train_proxy
 from quadmix.config import ProxyConfig
 
@@ -44,7 +45,7 @@ class TrialOutcome:
 class TrainGroup:
     """Trains the trials of one group, one after the other: `engine.map(TrainGroup(...), groups, label=...)`.
 
-    segments: the pool's token files (data.write_segment); eval_sets: (name, file written by EvalSet.save).
+    segments: the pool's token files (data.write_segment); eval_sets: (name, file of a held-out set's `save`).
     documents: a picklable callable; documents(payload, pool) gives every pool document's copies, (n_docs,) integers.
     """
 
@@ -87,5 +88,5 @@ def _open_pool(segments: tuple[str, ...]) -> TokenPool:
 
 
 @lru_cache(maxsize=64)
-def _open_eval_set(path: str) -> EvalSet:
-    return EvalSet.load(path)
+def _open_eval_set(path: str) -> HeldOut:
+    return load_held_out(path)

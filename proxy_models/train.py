@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from proxy_models.data import EvalSet, Tokens
+from proxy_models.completions import HeldOut
+from proxy_models.data import Tokens
 from proxy_models.gradients import head_loss, token_losses
 from proxy_models.model import Decoder
 from proxy_models.optimiser import Optimiser
@@ -64,7 +65,7 @@ def train_proxy(
     *,
     init_seed: int,
     order_seed: int,
-    eval_sets: Mapping[str, EvalSet],
+    eval_sets: Mapping[str, HeldOut],
     device: str = "cpu",
 ) -> TrainResult:
     """Train a fresh decoder on `tokens` (1-D packed stream, seen once) and evaluate it on every held-out set.
@@ -152,25 +153,24 @@ def frequencies(targets: torch.Tensor, vocab_size: int) -> torch.Tensor:
     return (counts / counts.sum()).float()
 
 
-def evaluate(model: Decoder, held_out: EvalSet) -> float:
-    """Mean nats per token over every token of the set, the first one included.
-
-    Rows of seq_len tokens, each without what came before it, as in training; the very first token is predicted from
-    the set's last one, which is an end token where the tokenizer has any. NaN stays NaN.
-    """
+def evaluate(model: Decoder, held_out: HeldOut) -> float:
+    """Mean nats per token over every token of the set that counts (see its `rows`). NaN stays NaN."""
     seq_len, device = model.config.seq_len, model.embedding.device
-    targets = torch.from_numpy(held_out.tokens.astype(np.int64))
-    if int(targets.max()) >= len(model.embedding):
-        raise InputError(f"found held-out token {int(targets.max())}, wanted less than {len(model.embedding)}")
-    padded = torch.nn.functional.pad(targets.roll(1), (0, -len(targets) % seq_len)).view(-1, seq_len).to(device)
+    rows = held_out.rows(seq_len)
+    highest = int(max(rows.inputs.max(), rows.targets.max()))
+    if highest >= len(model.embedding):
+        raise InputError(f"found held-out token {highest}, wanted less than {len(model.embedding)}")
+    inputs, targets, counted = (torch.from_numpy(part) for part in (rows.inputs, rows.targets, rows.counted))
     total = 0.0
     rows_at_once = max(1, EVAL_POSITIONS // seq_len)
     with torch.inference_mode():
-        for begin in range(0, len(padded), rows_at_once):
-            wanted = targets[begin * seq_len : (begin + rows_at_once) * seq_len].to(device)
-            hidden = model.hidden(padded[begin : begin + rows_at_once]).flatten(0, 1)[: len(wanted)]
+        for begin in range(0, len(inputs), rows_at_once):
+            part = slice(begin, begin + rows_at_once)
+            mask = counted[part].flatten().to(device)
+            wanted = targets[part].flatten().to(device)[mask]
+            hidden = model.hidden(inputs[part].to(device)).flatten(0, 1)[mask]
             total += float(token_losses(hidden, model.embedding, model.frequency, wanted).double().sum())
-    return total / len(targets)
+    return total / held_out.n_tokens
 
 
 @contextmanager

@@ -90,12 +90,24 @@ class PoolConfig(Section):
 
 
 class TargetConfig(Section):
-    """Text that the model should become good at; split in halves by document hash, for search and confirmation."""
+    """Text that the model should become good at; split in halves by document hash, for search and confirmation.
+
+    With `prompt` and `completion`, column paths that take the place of `columns.text`, rows are pairs: the completion
+    follows its prompt as it stands, the loss counts the completion alone, and pairs of one prompt stay in one half.
+    """
 
     name: Name
     path: str
     columns: Columns = Columns()
+    prompt: str | None = None
+    completion: str | None = None
     max_docs: Count | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> TargetConfig:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("`prompt` and `completion` belong together: give both columns or neither")
+        return self
 
 
 class TokenizerConfig(Section):
@@ -228,6 +240,25 @@ class ParamSpaceConfig(Section):
     floor: tuple[float, float] | None = None
 
 
+class ConstraintsConfig(Section):
+    """What a proposal must keep, by domain name; shares are of the budget's tokens.
+
+    max_repeats: a domain's selected tokens over its tokens in the pool, one number for all domains or one each. kl:
+    weight of KL(share || natural share), in nats, in what is minimised.
+    """
+
+    min_share: dict[str, Fraction] = {}
+    max_share: dict[str, Fraction] = {}
+    fixed_share: dict[str, Fraction] = {}
+    max_repeats: Annotated[float, Field(gt=0.0)] | dict[str, Annotated[float, Field(gt=0.0)]] = {}
+    kl: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def bounds_shares(self) -> bool:
+        """Whether any domain's tokens are bounded."""
+        return bool(self.min_share or self.max_share or self.fixed_share or self.max_repeats)
+
+
 class MixtureConfig(Section):
     """How scores become a mixture: the criteria, the token budget and the rules that every stage shares."""
 
@@ -238,6 +269,7 @@ class MixtureConfig(Section):
     rank: Literal["interval", "paper"] = "interval"
     meet_budget: Literal["omega", "scale"] = "omega"
     space: ParamSpaceConfig = ParamSpaceConfig()
+    constraints: ConstraintsConfig = ConstraintsConfig()
 
 
 class Theta(Section):
@@ -337,6 +369,8 @@ class SearchConfig(Section):
     proxy: ProxyConfig = ProxyConfig()
     regressor: RegressorConfig = RegressorConfig()
     objective: dict[Name, Annotated[float, Field(gt=0.0)]] | None = None  # weight per target; equal when absent
+    objective_rule: Literal["mean", "worst"] = "mean"  # worst: largest excess over the natural mixture's loss
+    pareto_points: Annotated[int, Field(ge=2, le=1000)] = 50  # of the front over targets that are kept
     candidates: Count = 100_000
     finalists: Count = 2_000
     average_top: Annotated[int, Field(ge=1, le=10_000)] = 10

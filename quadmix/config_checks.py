@@ -7,6 +7,7 @@ known to be wrong.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -169,6 +170,15 @@ def _search_sizes(
             yield ("search", "objective", name), _unknown(name, names, "the name of a target")
     if search.objective == {}:
         yield ("search", "objective"), "found no target, wanted at least one (or leave the key out: all count alike)"
+    if search.objective_rule == "worst":
+        if search.objective is not None:
+            yield (
+                ("search", "objective"),
+                "found weights beside `objective_rule: worst`, where the largest excess counts",
+            )
+        if "natural" not in search.confirm.rivals:
+            text = "wanted `natural` among them: `objective_rule: worst` measures every loss against that mixture's"
+            yield ("search", "confirm", "rivals"), text
     sizes = {"average_top": search.average_top, "finalists": search.finalists, "candidates": search.candidates}
     for (small, fewer), (large, more) in pairwise(sizes.items()):
         if fewer > more:
@@ -217,6 +227,35 @@ def _ranges(mixture: MixtureConfig) -> Iterator[Problem]:
             yield path, f"found [{low}, {high}], wanted bounds within [{least:g}, {most:g}]"
         elif name in ("steepness", "cutoff") and mixture.space.preset == "log" and low <= 0:
             yield path, f"found [{low}, {high}], wanted bounds above 0: preset `log` draws it on a log scale"
+
+
+def _constraints(mixture: MixtureConfig) -> Iterator[Problem]:
+    asked = mixture.constraints
+    path: Path = ("mixture", "constraints")
+    if asked.bounds_shares and mixture.meet_budget != "omega":
+        text = f"found bounds beside `meet_budget: {mixture.meet_budget}`, wanted `omega`: a bound moves one domain's"
+        yield path, f"{text} cutoff, which one factor on all of S cannot stand for"
+    if asked.bounds_shares and mixture.rank != "interval":
+        text = f"found bounds beside `rank: {mixture.rank}`, wanted `interval`: only then are a domain's tokens known"
+        yield path, f"{text} before its documents are read"
+    for name, least in asked.min_share.items():
+        if least > asked.max_share.get(name, 1.0):
+            yield (*path, "min_share", name), f"found {least:g}, wanted at most max_share, {asked.max_share[name]:g}"
+    for name in asked.fixed_share:
+        if name in asked.min_share or name in asked.max_share:
+            yield (*path, "fixed_share", name), "found it bounded as well, wanted either a fixed share or bounds"
+    total = math.fsum((*asked.min_share.values(), *asked.fixed_share.values()))
+    if total > 1.0 + 1e-9:
+        text = f"found shares that sum to {total:g} with those of fixed_share, wanted at most 1"
+        yield (*path, "min_share" if asked.min_share else "fixed_share"), text
+
+
+def _constraints_searched(mixture: MixtureConfig, search: SearchConfig | None) -> Iterator[Problem]:
+    if search is None or search.regressor.features != "theta":
+        return
+    if mixture.constraints.bounds_shares:
+        text = "found `theta` beside mixture.constraints, wanted `realised`: a theta as drawn does not show its bounds"
+        yield ("search", "regressor", "features"), text
 
 
 def _engine(engine: EngineConfig) -> Iterator[Problem]:
@@ -307,6 +346,8 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("annotate", "targets", "tokenizer"), _paths),
     (("annotate", "mixture"), _criteria),
     (("mixture",), _ranges),
+    (("mixture",), _constraints),
+    (("mixture", "search"), _constraints_searched),
     (("search", "targets", "tokenizer"), _search_sizes),
     (("select", "search"), _search_needed),
     (("select", "mixture"), _selection),

@@ -1,9 +1,11 @@
 """The budget rule of every selector (algorithms.md, section 6).
 
 Copy k = 0, 1, ... of document x has key_x + k * step_x. In each stratum the copies with the smallest (key, document
-hash) are taken: the prefix whose tokens are nearest to the quota, the shorter one when two are equally near, so the
-error is at most half the boundary document. What a stratum misses or exceeds carries over to the next one in name
-order, so the total is as exact. A document hash is unique among the documents of a pool (annotate sees to it), so the
+hash) are taken: one of the two prefixes that enclose the quota, so a stratum is off by less than its boundary document.
+Which of the two: the one nearer to the quota and what the strata before it, in name order, have missed so far, the
+shorter one when both are as near; so the total is off by at most half a boundary document. (Carrying whole residuals
+over would be as exact in all, but a domain of long documents could move the next one by many of its short ones.) A
+document hash is unique among the documents of a pool (annotate sees to it), so the
 order is total and no copy is ever drawn by its place in a file.
 """
 
@@ -96,8 +98,23 @@ def copy_key(key: Floats, step: Floats, copy: int) -> Floats:
     return key if copy == 0 else key + copy * step
 
 
-def prefix_cut(copies: Copies, quota: int, below_tokens: int = 0) -> tuple[Cut, int]:
-    """The cut whose prefix of `copies` is nearest to `quota`, and the tokens it takes.
+@dataclass(frozen=True)
+class Bracket:
+    """The prefixes around a quota with their tokens. below: the longest that does not reach it (or that is all there
+    is); above: the first that does, None when even all copies do not."""
+
+    below: tuple[Cut, int]
+    above: tuple[Cut, int] | None
+
+    def nearest(self, wanted: int) -> tuple[Cut, int]:
+        """The one nearer to `wanted` tokens, the shorter one when both are as near."""
+        if self.above is None or abs(self.below[1] - wanted) <= abs(self.above[1] - wanted):
+            return self.below
+        return self.above
+
+
+def bracket(copies: Copies, quota: int, below_tokens: int = 0) -> Bracket:
+    """The prefixes of `copies` around a quota.
 
     below_tokens: tokens of copies known to precede all of `copies`. An empty prefix gives `Cut.nothing()`: the caller
     knows what precedes.
@@ -105,13 +122,14 @@ def prefix_cut(copies: Copies, quota: int, below_tokens: int = 0) -> tuple[Cut, 
     order = np.lexsort((copies.hash, copies.key))
     cumulative = below_tokens + np.cumsum(copies.tokens[order])
     after = int(np.searchsorted(cumulative, quota, side="left"))  # first prefix that reaches the quota
-    best, taken = after - 1, int(cumulative[after - 1]) if after else below_tokens
-    if after < cumulative.size and int(cumulative[after]) - quota < quota - taken:
-        best, taken = after, int(cumulative[after])
-    if best < 0:
-        return Cut.nothing(), below_tokens
-    row = order[best]
-    return Cut(float(copies.key[row]), int(copies.hash[row])), taken
+
+    def cut(place: int) -> tuple[Cut, int]:
+        if place < 0:
+            return Cut.nothing(), below_tokens
+        row = order[place]
+        return Cut(float(copies.key[row]), int(copies.hash[row])), int(cumulative[place])
+
+    return Bracket(cut(after - 1), cut(after) if after < cumulative.size else None)
 
 
 def copies_taken(
@@ -146,24 +164,25 @@ class Settled:
     taken: int
 
 
-def settle(quotas: Mapping[int, int], resolve: Callable[[int, int], tuple[Cut, int]]) -> dict[int, Settled]:
-    """Cut every stratum in order, carrying residuals over.
+def settle(quotas: Mapping[int, int], resolve: Callable[[int, int], Bracket]) -> dict[int, Settled]:
+    """Cut every stratum in order. resolve(stratum, quota) gives the prefixes around the quota.
 
-    resolve(stratum, quota) gives the cut nearest to the quota and its tokens. Strata that run dry at the end leave a
-    rest, which is offered to the others in order.
+    A quota of 0 takes nothing. Strata that run dry leave a rest, which is offered to the others in order.
     """
     settled: dict[int, Settled] = {}
-    residual = 0
+    residual, dry = 0, False
     for stratum in sorted(quotas):
-        wanted = max(quotas[stratum] + residual, 0)
-        cut, taken = resolve(stratum, wanted)
-        settled[stratum] = Settled(quotas[stratum], cut, taken)
-        residual += quotas[stratum] - taken
+        quota = quotas[stratum]
+        around = resolve(stratum, quota) if quota else Bracket((Cut.nothing(), 0), None)
+        cut, taken = around.nearest(quota + residual)
+        settled[stratum] = Settled(quota, cut, taken)
+        residual += quota - taken
+        dry |= quota > 0 and around.above is None
     for stratum in sorted(quotas):
-        if residual <= 0:
+        if residual <= 0 or not dry:
             break
         have = settled[stratum].taken
-        cut, taken = resolve(stratum, have + residual)
+        cut, taken = resolve(stratum, have + residual).nearest(have + residual)
         if abs(residual + have - taken) < abs(residual):
             settled[stratum] = Settled(quotas[stratum], cut, taken)
             residual += have - taken

@@ -242,38 +242,48 @@ class Neighbourhood:
     first: bool  # no copy of the stratum comes before them
     last: bool  # none comes after
 
-    def nearest(self, quota: int) -> int | None:
-        """Tokens of the prefix nearest to the quota, the shorter one if two are; None if it lies outside."""
+    def around(self, quota: int) -> tuple[int, int | None] | None:
+        """Tokens of the last prefix that stays below the quota and of the first that reaches it (None: no prefix
+        does); None if they lie outside."""
         sums = np.concatenate([[self.before], self.before + np.cumsum(self.tokens)])
-        if (quota < sums[0] and not self.first) or (quota > sums[-1] and not self.last):
+        reaching = int(np.searchsorted(sums, quota, side="left"))  # the first known prefix that reaches the quota
+        if reaching == 0 and not (self.first and quota == 0):
             return None
-        after = int(np.searchsorted(sums, quota, side="left"))  # the first known prefix that reaches the quota
-        if after == sums.size:
-            return int(sums[-1])
-        shorter = max(after - 1, 0)
-        return int(sums[after] if sums[after] - quota < quota - sums[shorter] else sums[shorter])
+        if reaching == sums.size:
+            return (int(sums[-1]), None) if self.last else None
+        return int(sums[max(reaching - 1, 0)]), int(sums[reaching])
 
 
 def settle(quotas: Sequence[int], known: Sequence[Neighbourhood]) -> list[int] | None:
-    """Tokens that each stratum must have taken: residuals carry over in order, then what is missing is offered again.
+    """Tokens that each stratum must have taken: of the two prefixes around its quota the one that leaves less missing
+    over all strata so far, the shorter one if both leave as much; what dry strata leave is then offered again.
 
     None if a prefix lies outside its neighbourhood (a stratum ran dry and others gave far more than their quota).
     """
     taken: list[int] = []
-    residual = 0
+    missing = 0
+    some_dry = False
     for quota, near in zip(quotas, known, strict=True):
-        found = near.nearest(max(quota + residual, 0))
-        if found is None:
+        choice = near.around(quota) if quota else (0, 0)
+        if choice is None:
             return None
-        taken.append(found)
-        residual += quota - found
-    for at, near in enumerate(known):
-        if residual <= 0:
-            break
-        found = near.nearest(taken[at] + residual)
-        if found is None:
-            return None
-        if abs(residual + taken[at] - found) < abs(residual):
-            residual += taken[at] - found
-            taken[at] = found
+        some_dry = some_dry or choice[1] is None
+        taken.append(_better(choice, quota + missing))
+        missing += quota - taken[-1]
+    if some_dry:
+        for at, near in enumerate(known):
+            if missing <= 0:
+                break
+            choice = near.around(taken[at] + missing)
+            if choice is None:
+                return None
+            found = _better(choice, taken[at] + missing)
+            if abs(missing + taken[at] - found) < abs(missing):
+                missing += taken[at] - found
+                taken[at] = found
     return taken
+
+
+def _better(choice: tuple[int, int | None], wanted: int) -> int:
+    less, more = choice
+    return less if more is None or abs(wanted - less) <= abs(more - wanted) else more

@@ -454,7 +454,7 @@ class _Comparison:
             self._check_prefixes(quotas)
 
     def _check_prefixes(self, quotas: Sequence[int]) -> None:
-        """Every stratum took the prefix nearest to its quota, residuals carried over."""
+        """Every stratum took one of the two prefixes around its quota, the one that keeps the sum nearest."""
         known = []
         for index in range(len(self.judge.strata)):
             below, above = self.below.of(index), self.above.of(index)

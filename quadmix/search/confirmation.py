@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from quadmix.search.objective import Objective
 from quadmix.search.result import JOINT, Confirmation, Confirmed, Interval
 
 Losses = Mapping[str, Sequence[float | None]]
@@ -36,19 +37,35 @@ def paired(a: Sequence[float | None], b: Sequence[float | None], confidence: flo
     return interval([x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None], confidence)
 
 
-def joint_losses(losses: Losses, weights: Mapping[str, float]) -> list[float | None]:
-    """The joint objective of every seed; None where any target is missing."""
-    columns = [losses[target] for target in weights]
-    factor = list(weights.values())
-    return [
-        None if any(value is None for value in row) else float(np.dot([v for v in row if v is not None], factor))
-        for row in zip(*columns, strict=True)
-    ]
+def joint_losses(losses: Losses, objective: Objective, reference: Losses | None = None) -> list[float | None]:
+    """The joint objective of every seed; None where any target is missing.
+
+    reference: the natural mixture's losses, for the rule that needs them: those of the same seed count.
+    """
+    found: list[float | None] = []
+    for seed in range(len(losses[objective.targets[0]])):
+        own = _of_seed(losses, objective, seed)
+        judge: Objective | None = objective
+        if objective.rule == "worst":
+            natural = _of_seed(reference, objective, seed) if reference is not None else None
+            judge = objective.against(natural) if natural is not None else None
+        found.append(judge.of(own) if own is not None and judge is not None else None)
+    return found
+
+
+def _of_seed(losses: Losses, objective: Objective, seed: int) -> dict[str, float] | None:
+    values = {target: losses[target][seed] for target in objective.targets}
+    known = {target: value for target, value in values.items() if value is not None}
+    return known if len(known) == len(values) else None
 
 
 def conclude(mixtures: Sequence[Confirmed], seeds: int, confidence: float) -> Confirmation:
-    """Winner, ties and verdict over mixtures whose losses are filled in; the proposal is the first."""
-    means = {m.name: m.loss[JOINT].mean or 0.0 for m in mixtures if m.loss[JOINT].n == seeds}
+    """Winner, ties and verdict over mixtures whose losses are filled in; the proposal is the first.
+
+    A mixture that breaks a constraint is compared, but cannot win.
+    """
+    finished = {m.name: m.loss[JOINT].mean or 0.0 for m in mixtures if m.loss[JOINT].n == seeds}
+    means = {m.name: finished[m.name] for m in mixtures if m.name in finished and not m.violates}
     winner = min(means, key=lambda name: (means[name], name)) if means else None
     by_name = {m.name: m for m in mixtures}
     ties = []
@@ -90,23 +107,33 @@ def verdict(mixtures: Sequence[Confirmed], winner: str | None, ties: Sequence[st
     clauses = [f"{words} {', '.join(who)}" for words, who in parts if who]
     sentence = f"{first.name} {'; '.join(clauses)}" if clauses else f"{first.name} was confirmed without rivals"
     if winner is None:
-        return f"{sentence}; no winner: not one mixture has all {seeds} proxies finished"
+        why = "that keeps the constraints " if any(m.violates for m in mixtures) else ""
+        return f"{sentence}; no winner: not one mixture {why}has all {seeds} proxies finished"
     tied = f", which ties with {', '.join(ties)}" if ties else ""
-    return f"{sentence}; lowest mean joint loss: {winner}{tied}"
+    breaking = [f"{m.name} ({'; '.join(m.violates)})" for m in mixtures if m.violates]
+    barred = f"; not eligible, since constraints are broken: {', '.join(breaking)}" if breaking else ""
+    among = " of those that keep the constraints" if breaking else ""
+    return f"{sentence}; lowest mean joint loss{among}: {winner}{tied}{barred}"
 
 
 def summarise(
     losses: Losses,
     proposal_losses: Losses | None,
-    weights: Mapping[str, float],
+    objective: Objective,
     confidence: float,
+    reference: Losses | None = None,
 ) -> tuple[dict[str, list[float | None]], dict[str, Interval], dict[str, Interval]]:
-    """(losses with JOINT, intervals of the losses, intervals of this minus the proposal) by target and JOINT."""
-    full = {**{target: list(losses[target]) for target in weights}, JOINT: joint_losses(losses, weights)}
+    """(losses with JOINT, intervals of the losses, intervals of this minus the proposal) by target and JOINT.
+
+    reference: see `joint_losses`.
+    """
+    targets = objective.targets
+    full = {**{target: list(losses[target]) for target in targets}, JOINT: joint_losses(losses, objective, reference)}
     own = {key: interval([v for v in values if v is not None], confidence) for key, values in full.items()}
     if proposal_losses is None:
         return full, own, {}
-    other = {**{t: list(proposal_losses[t]) for t in weights}, JOINT: joint_losses(proposal_losses, weights)}
+    joint = joint_losses(proposal_losses, objective, reference)
+    other = {**{target: list(proposal_losses[target]) for target in targets}, JOINT: joint}
     return full, own, {key: paired(full[key], other[key], confidence) for key in full}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.hashing import hash_words, purpose_key
+from quadmix.search.objective import Objective
 from quadmix.search.regressors import fit_targets
 from quadmix.search.result import JOINT, CrossValidation, Scores
 
@@ -23,7 +24,7 @@ PERMUTATIONS = 3
 
 def cross_validate(
     targets: Sequence[str],
-    weights: Floats,
+    objective: Objective,
     features: Floats,
     losses: Floats,
     *,
@@ -32,7 +33,7 @@ def cross_validate(
     kind: str = "lightgbm",
     preset: str = "small",
 ) -> CrossValidation:
-    """features: (n, f); losses: (n, n_targets) finite; weights: (n_targets,) summing to 1, the joint objective's."""
+    """features: (n, f); losses: (n, n_targets) finite; targets: their columns, the objective's own."""
     rows = len(losses)
     folds = min(folds, rows)
     fold = np.empty(rows, dtype=np.int64)
@@ -49,15 +50,15 @@ def cross_validate(
     controls = []
     for repeat in range(PERMUTATIONS):
         dealt = losses[_shuffled(rows, seed, f"permuted/{repeat}")]
-        controls.append(_all_scores(targets, weights, dealt, held_out(dealt)))
+        controls.append(_all_scores(targets, objective, dealt, held_out(dealt)))
     names = [*targets, JOINT]
     return CrossValidation(
         folds=folds,
         rows=rows,
-        scores=_all_scores(targets, weights, losses, predicted),
+        scores=_all_scores(targets, objective, losses, predicted),
         permuted={name: _mean_scores([control[name] for control in controls]) for name in names},
         permutations=PERMUTATIONS,
-        out_of_fold={name: [float(v) for v in column] for name, column in _columns(targets, weights, predicted)},
+        out_of_fold={name: [float(v) for v in column] for name, column in _columns(targets, objective, predicted)},
     )
 
 
@@ -85,12 +86,12 @@ def _mid_ranks(values: Floats) -> Floats:
     return np.asarray((ends - (counts - 1) / 2.0)[group], dtype=np.float64)
 
 
-def _columns(targets: Sequence[str], weights: Floats, values: Floats) -> list[tuple[str, Floats]]:
-    return [*((name, values[:, column]) for column, name in enumerate(targets)), (JOINT, values @ weights)]
+def _columns(targets: Sequence[str], objective: Objective, values: Floats) -> list[tuple[str, Floats]]:
+    return [*((name, values[:, column]) for column, name in enumerate(targets)), (JOINT, objective.joint(values))]
 
 
-def _all_scores(targets: Sequence[str], weights: Floats, measured: Floats, predicted: Floats) -> dict[str, Scores]:
-    pairs = zip(_columns(targets, weights, measured), _columns(targets, weights, predicted), strict=True)
+def _all_scores(targets: Sequence[str], objective: Objective, measured: Floats, predicted: Floats) -> dict[str, Scores]:
+    pairs = zip(_columns(targets, objective, measured), _columns(targets, objective, predicted), strict=True)
     return {name: scores(truth, guess) for (name, truth), (_, guess) in pairs}
 
 

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.config import MixtureConfig
-from quadmix.core.mixture import meet_budget
+from quadmix.core.mixture import Met, meet_budget
 from quadmix.core.param_space import Params
 from quadmix.core.portable import FAST, sigmoid
 from quadmix.core.quality import quality_interval
+from quadmix.core.quotas import project, reach, with_quotas
 from quadmix.core.sampling import CappedRise, rise
+from quadmix.search.constraints import Limits
 from quadmix.search.result import MixtureByName
 
 Floats = NDArray[np.float64]
@@ -67,7 +69,8 @@ class Mixtures:
 @dataclass(frozen=True)
 class ClosedForm:
     """Expected mixtures of a batch of thetas under the budget. params: with the multiplier applied to the cutoffs
-    (rule `omega`); scale: (k,), 1 under `omega`; feasible: (k,) bool, False rows hold NaN."""
+    (rule `omega`), and what the limits changed; scale: (k,), 1 under `omega`; feasible: (k,) bool, False rows hold
+    NaN."""
 
     params: Params
     scale: Floats
@@ -75,15 +78,20 @@ class ClosedForm:
     mixtures: Mixtures
 
 
-def closed_form(params: Params, domain_tokens: NDArray[np.int64], mixture: MixtureConfig) -> ClosedForm:
+def closed_form(
+    params: Params, domain_tokens: NDArray[np.int64], mixture: MixtureConfig, limits: Limits | None = None
+) -> ClosedForm:
     """Meet the budget and give every theta's expected shares and repeats. domain_tokens: (n_domains,) of the pool.
 
-    Repeats are expected tokens over expected unique tokens; a document of f expected copies is in with probability
-    min(f, 1).
+    A theta that breaks the limits takes the closest shares within them, as far as its sampling functions reach; it is
+    infeasible when there are none. Repeats are expected tokens over expected unique tokens; a document of f expected
+    copies is in with probability min(f, 1).
     """
     cap = float(mixture.max_copies)
     met = meet_budget(params, domain_tokens, mixture.budget, cap, mixture.meet_budget, FAST, SCREENING_TOLERANCE)
     feasible = np.isfinite(met.multiplier)
+    if limits is not None and limits.bounded:
+        return _within(params, met, domain_tokens, mixture, limits, feasible)
     if mixture.meet_budget == "omega":
         scale = np.ones(len(params))
         cutoff = np.minimum(params.cutoff * np.where(feasible, met.multiplier, 1.0)[:, None], 1.0)
@@ -93,13 +101,42 @@ def closed_form(params: Params, domain_tokens: NDArray[np.int64], mixture: Mixtu
         scale = np.where(feasible, met.multiplier, 1.0)
         cutoff = np.minimum(params.cutoff, 1.0)
         unique = _unique_when_scaled(params, cutoff, scale)
-    unique_tokens = unique * domain_tokens
-    total = met.tokens.sum(axis=1)
-    taken = np.isfinite(met.tokens) & (met.tokens > 0) & (unique_tokens > 0)
-    repeats = np.where(taken, met.tokens / np.where(unique_tokens > 0, unique_tokens, 1.0), 1.0)
-    return ClosedForm(
-        params.with_cutoff(cutoff), scale, feasible, Mixtures(total, met.tokens / total[:, None], repeats)
-    )
+    mixtures = _mixtures(met.tokens, unique * domain_tokens)
+    return ClosedForm(params.with_cutoff(cutoff), scale, feasible, mixtures)
+
+
+def _mixtures(tokens: Floats, unique_tokens: Floats) -> Mixtures:
+    total = tokens.sum(axis=1)
+    taken = np.isfinite(tokens) & (tokens > 0) & (unique_tokens > 0)
+    repeats = np.where(taken, tokens / np.where(unique_tokens > 0, unique_tokens, 1.0), 1.0)
+    return Mixtures(total, tokens / total[:, None], repeats)
+
+
+def _within(
+    params: Params,
+    met: Met,
+    domain_tokens: NDArray[np.int64],
+    mixture: MixtureConfig,
+    limits: Limits,
+    feasible: NDArray[np.bool_],
+) -> ClosedForm:
+    """Rule `omega`, under which the cutoffs of single domains can move."""
+    cap = float(mixture.max_copies)
+    stretched = params.with_cutoff(np.minimum(params.cutoff * np.where(feasible, met.multiplier, 1.0)[:, None], 1.0))
+    tokens, cutoff, floor, feasible = met.tokens.copy(), stretched.cutoff.copy(), params.floor.copy(), feasible.copy()
+    rows = np.flatnonzero(limits.broken(tokens))
+    if rows.size:
+        high = np.minimum(reach(stretched[rows], domain_tokens, cap, FAST), limits.high)
+        low = np.broadcast_to(limits.low, high.shape)
+        quotas = project(tokens[rows], low, high, float(mixture.budget))
+        possible = np.isfinite(quotas[:, 0])
+        tokens[rows], feasible[rows] = quotas, possible
+        rows, quotas = rows[possible], quotas[possible]
+        moved = with_quotas(stretched[rows], domain_tokens, quotas, cap, FAST, SCREENING_TOLERANCE)
+        cutoff[rows], floor[rows] = moved.cutoff, moved.floor
+    unique = cutoff + (1.0 - cutoff) * np.minimum(floor, 1.0)
+    found = replace(stretched, cutoff=cutoff, floor=floor)
+    return ClosedForm(found, np.ones(len(params)), feasible, _mixtures(tokens, unique * domain_tokens))
 
 
 def _unique_when_scaled(params: Params, cutoff: Floats, scale: Floats) -> Floats:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from quadmix.config import MixtureConfig
 from quadmix.core.param_space import Params, ParamSpace, params_from_cube
+from quadmix.core.quotas import with_quotas
+from quadmix.search.constraints import Limits
 from quadmix.search.features import closed_form
 from quadmix.search.result import JOINT, Proposal, ThetaByName
 from quadmix.search.screening import SearchModels, predict
@@ -58,29 +60,35 @@ def propose(
     domain_tokens: NDArray[np.int64],
     mixture: MixtureConfig,
     models: SearchModels,
+    limits: Limits | None = None,
 ) -> list[Proposal]:
     """The average of the best finalists, re-predicted, then the best single finalist.
 
     cube: (k, dim) of the finalists, joint: (k,) their predicted joint losses. An average that cannot meet the
-    budget is left out; the argmin always can.
+    budget within the limits is left out; the argmin always can.
     """
     averaged = params_from_cube(space, average(cube, joint, top))
     argmin = params_from_cube(space, average(cube, joint, 1))
-    found = [proposal("argmin", argmin, domain_tokens, mixture, models)]
-    if bool(closed_form(averaged, domain_tokens, mixture).feasible[0]):
-        found.insert(0, proposal("average", averaged, domain_tokens, mixture, models))
+    found = [proposal("argmin", argmin, domain_tokens, mixture, models, limits)]
+    if bool(closed_form(averaged, domain_tokens, mixture, limits).feasible[0]):
+        found.insert(0, proposal("average", averaged, domain_tokens, mixture, models, limits))
     return found
 
 
 def proposal(
-    origin: str, params: Params, domain_tokens: NDArray[np.int64], mixture: MixtureConfig, models: SearchModels
+    origin: str,
+    params: Params,
+    domain_tokens: NDArray[np.int64],
+    mixture: MixtureConfig,
+    models: SearchModels,
+    limits: Limits | None = None,
 ) -> Proposal:
-    """One theta with its expected mixture and predicted losses."""
+    """One theta with its expected mixture and predicted losses; its theta is one that `select` builds as predicted."""
     domains, criteria = models.full_features.domains, models.full_features.criteria
-    guess = predict(params, domain_tokens, mixture, models)
+    guess = predict(params, domain_tokens, mixture, models, limits)
     return Proposal(
         origin=origin,
-        theta=theta_by_name(params, domains, criteria),
+        theta=theta_by_name(buildable(params, domain_tokens, mixture, limits), domains, criteria),
         mixture=guess.mixtures.by_name(0, domains, criteria),
         predicted=predicted_by_name(guess.losses[0], models),
     )
@@ -89,4 +97,22 @@ def proposal(
 def predicted_by_name(losses: Floats, models: SearchModels) -> dict[str, float]:
     """(n_targets,) predicted losses by target, and their joint objective."""
     named = {target: float(loss) for target, loss in zip(models.full.targets, losses, strict=True)}
-    return {**named, JOINT: float(losses @ models.weights)}
+    return {**named, JOINT: float(models.objective.joint(losses[None])[0])}
+
+
+def buildable(
+    params: Params, domain_tokens: NDArray[np.int64], mixture: MixtureConfig, limits: Limits | None
+) -> Params:
+    """The theta (a batch of one) that gives the constrained shares without being told of the limits.
+
+    One that keeps them is left as it is: the budget's multiplier does the rest. Else the cutoffs are those of the
+    quotas, to the last digits and with portable arithmetic, so that the multiplier is 1.
+    """
+    if limits is None or not limits.bounded:
+        return params
+    free = closed_form(params, domain_tokens, mixture)
+    if not limits.broken(free.mixtures.share * free.mixtures.tokens[:, None])[0]:
+        return params
+    found = closed_form(params, domain_tokens, mixture, limits)
+    quotas = found.mixtures.share * float(mixture.budget)
+    return with_quotas(found.params, domain_tokens, quotas, float(mixture.max_copies))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
@@ -16,7 +16,7 @@ from quadmix.config import Theta
 from quadmix.errors import VerificationError
 
 JOINT = "joint"
-SEARCH_RESULT_VERSION = 1
+SEARCH_RESULT_VERSION = 2
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -100,7 +100,7 @@ class Tally:
     """What became of the candidates."""
 
     drawn: int
-    infeasible: int  # cannot meet the budget under the cap on copies
+    infeasible: int  # cannot meet the budget under the cap on copies, within the constraints
     screened: int
     finalists: int
     averaged: int
@@ -141,6 +141,7 @@ class Confirmed:
     bits_per_byte: dict[str, list[float | None]]
     loss: dict[str, Interval]
     ahead: dict[str, Interval]  # this mixture's loss minus the proposal's, paired: above 0, the proposal is better
+    violates: list[str]  # constraints that it breaks, in words: such a mixture cannot win
 
 
 @with_config(_STRICT)
@@ -154,6 +155,34 @@ class Confirmation:
     winner: str | None
     ties: list[str]
     verdict: str
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class ConstraintFact:
+    """One constraint of the proposal. name: `min_share.web`; value: as configured; tokens: that it stands for.
+
+    price: by how much the predicted joint objective falls (nats) when it gives way by one percentage point of the
+    budget, None where it does not bind. Above 0, loosening it helps.
+    """
+
+    name: str
+    domain: str
+    value: float
+    tokens: float
+    share: float  # of the proposal
+    binding: bool
+    price: float | None
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class FrontPoint:
+    """A finalist that no other one beats on every target."""
+
+    theta: ThetaByName
+    share: dict[str, float]
+    predicted: dict[str, float]  # by target and JOINT
 
 
 @with_config(_STRICT)
@@ -187,6 +216,10 @@ class SearchResult:
     tally: Tally
     proposals: list[Proposal]  # the one that was confirmed first
     confirmation: Confirmation
+    objective: Literal["mean", "worst"]
+    constraints: list[ConstraintFact]
+    prices: str  # how the prices of the constraints were computed
+    pareto: list[FrontPoint]  # empty with a single target; by the first target's predicted loss
     version: int = field(default=SEARCH_RESULT_VERSION)
 
     @property
@@ -195,7 +228,7 @@ class SearchResult:
 
     @property
     def winner(self) -> Confirmed | None:
-        """The confirmed winner, or None when every confirmation proxy failed."""
+        """The confirmed winner, or None when no mixture that keeps the constraints has all its proxies."""
         return next((m for m in self.confirmation.mixtures if m.name == self.confirmation.winner), None)
 
     def to_json(self) -> bytes:

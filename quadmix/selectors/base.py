@@ -56,7 +56,7 @@ class SelectionPlan(Protocol):
 
     @property
     def strata(self) -> tuple[str, ...]:
-        """Names; the index is the stratum. Sorted, since residuals carry over in name order."""
+        """Names; the index is the stratum. Sorted, since what one misses decides how the next ones round."""
         ...
 
     @property

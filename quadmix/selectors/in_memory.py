@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.core.budget import Copies, Cut, all_copies, copies_taken, prefix_cut, settle
+from quadmix.core.budget import Bracket, Copies, all_copies, bracket, copies_taken, settle
 from quadmix.selectors.base import DocBatch, SelectionPlan
 
 
@@ -17,13 +17,13 @@ def select(plan: SelectionPlan, batch: DocBatch, u: NDArray[np.float64]) -> NDAr
     rows = [order[bounds[index] : bounds[index + 1]] for index in range(len(plan.strata))]
     copies_of: dict[int, Copies] = {}
 
-    def resolve(index: int, quota: int) -> tuple[Cut, int]:
+    def resolve(index: int, quota: int) -> Bracket:
         if index not in copies_of:
             mine = rows[index]
             copies_of[index] = all_copies(
                 key[mine], step[mine], batch.doc_hash[mine], batch.n_tokens[mine], plan.max_copies, np.inf
             )
-        return prefix_cut(copies_of[index], quota)
+        return bracket(copies_of[index], quota)
 
     copies = np.zeros(len(batch), dtype=np.int32)
     for index, outcome in settle(plan.quotas, resolve).items():

@@ -110,7 +110,7 @@ class _Work:
         self.root = Path(config.output)
         self.targets = targets
         self.tokenizer = tokenizer
-        self.index = TargetIndex.of([(target.name, target.content_hash, target.doc_hash) for target in targets])
+        self.index = TargetIndex.of([(target.name, target.guarded, target.doc_hash) for target in targets])
         self.refused: list[Refusal] = []
 
     def run(self, inventory: Inventory, files: Sequence[InputFile], parts: dict[str, str]) -> Annotated:

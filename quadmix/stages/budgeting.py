@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.core.budget import Copies, Cut, Settled, copy_key, prefix_cut, settle
+from quadmix.core.budget import Bracket, Copies, Cut, Settled, bracket, copy_key, settle
 from quadmix.core.sketch import TokenHistogram
 from quadmix.engine.base import Engine, Shared
 from quadmix.errors import VerificationError
@@ -25,7 +25,7 @@ from quadmix.stages.rows import RowReader
 
 # copies collected in one pass from all strata together, about: 28 bytes each
 COLLECT_LIMIT = 1 << 20
-# copies wanted on either side of a quota, so that a residual from the stratum before needs no further pass
+# copies wanted on either side of a quota, so that the rest of a stratum that ran dry may need no further pass
 _MARGIN = 24
 _BIN_BITS = 16
 _TOP = (1 << 64) - 1
@@ -213,7 +213,7 @@ def find_cuts(
     known: dict[int, list[Seen]] = {stratum: [] for stratum in plan.quotas}
     asked = _first_ranges(plan)
 
-    def resolve(stratum: int, quota: int) -> tuple[Cut, int]:
+    def resolve(stratum: int, quota: int) -> Bracket:
         try:
             return _resolve(known[stratum], quota, limit)
         except _Unresolved as missing:
@@ -235,10 +235,11 @@ def find_cuts(
         asked = {}
         with suppress(_Unresolved):
             return settle(plan.quotas, resolve)
-        # what the later strata lack, residuals aside, is asked for in the same pass
+        # what the later strata lack is asked for in the same pass
         for stratum in sorted(set(plan.quotas) - set(asked)):
             with suppress(_Unresolved):
-                resolve(stratum, plan.quotas[stratum])
+                if plan.quotas[stratum]:
+                    resolve(stratum, plan.quotas[stratum])
 
 
 def _first_ranges(plan: SelectionPlan) -> dict[int, Range]:
@@ -264,15 +265,14 @@ def _sort_answer(asked: dict[int, Range], answer: Answer) -> Iterator[tuple[int,
         yield stratum, Seen(item, int(answer.before[stratum]), bins, answer.inside.take(order[start:stop]))
 
 
-def _resolve(known: Sequence[Seen], quota: int, limit: int) -> tuple[Cut, int]:
-    if quota == 0:
-        return Cut.nothing(), 0
+def _resolve(known: Sequence[Seen], quota: int, limit: int) -> Bracket:
     for seen in known:
         if seen.range.collect and seen.holds(quota):
-            cut, taken = prefix_cut(seen.inside, quota, seen.before)
-            return (_just_before(seen.range), taken) if cut == Cut.nothing() and seen.before else (cut, taken)
-        if seen.range == WHOLE and quota >= seen.upto:
-            return (Cut(np.inf, _TOP) if seen.upto else Cut.nothing()), seen.upto  # it runs dry, or is empty
+            found = bracket(seen.inside, quota, seen.before)
+            before_all = found.below[0] == Cut.nothing() and seen.before > 0
+            return replace(found, below=(_just_before(seen.range), seen.before)) if before_all else found
+        if seen.range == WHOLE and quota > seen.upto:  # it runs dry, or is empty
+            return Bracket((Cut(np.inf, _TOP) if seen.upto else Cut.nothing(), seen.upto), None)
     counted = [seen for seen in known if not seen.range.collect and seen.holds(quota)]
     # the narrowest: ranges that hold the same quota lie in one another
     raise _Unresolved(_narrow(min(counted, key=lambda seen: seen.range.bits), quota, limit) if counted else WHOLE)

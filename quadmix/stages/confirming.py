@@ -5,12 +5,13 @@ Every seed is fresh in the draw of documents, the order and the initialisation; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quadmix.config import ConfirmConfig
 from quadmix.hashing import seed_for
 from quadmix.search.confirmation import PROPOSAL, conclude, summarise
+from quadmix.search.objective import Objective
 from quadmix.search.result import Confirmation, Confirmed, Proposal, ThetaByName, Trial
 from quadmix.stages.swarm import Outcome, ProxyJob
 
@@ -63,14 +64,29 @@ def confirmation_jobs(mixtures: Sequence[Contestant], seeds: int, seed: int) -> 
 
 
 def confirmed(
-    mixtures: Sequence[Contestant], outcomes: Sequence[Outcome], weights: Mapping[str, float], config: ConfirmConfig
+    mixtures: Sequence[Contestant],
+    outcomes: Sequence[Outcome],
+    objective: Objective,
+    config: ConfirmConfig,
+    broken_by: Callable[[Contestant, dict[str, float] | None], list[str]] = lambda mixture, share: [],
 ) -> Confirmation:
-    """Losses, intervals and verdict. outcomes: in the order of `confirmation_jobs`; weights: of the joint objective."""
+    """Losses, intervals and verdict. outcomes: in the order of `confirmation_jobs`.
+
+    broken_by: the constraints that a mixture breaks, from it and the shares that its first proxy drew.
+    """
     found: list[Confirmed] = []
+    every = {
+        mixture.name: {
+            target: [one.losses[target] if one.losses else None for one in outcomes[place :: len(mixtures)]]
+            for target in objective.targets
+        }
+        for place, mixture in enumerate(mixtures)
+    }
+    reference = every.get("natural")
     for place, mixture in enumerate(mixtures):
         mine = outcomes[place :: len(mixtures)]
-        losses = {target: [one.losses[target] if one.losses else None for one in mine] for target in weights}
-        full, loss, ahead = summarise(losses, found[0].losses if found else None, weights, config.confidence)
+        proposal = found[0].losses if found else None
+        full, loss, ahead = summarise(every[mixture.name], proposal, objective, config.confidence, reference)
         found.append(
             Confirmed(
                 name=mixture.name,
@@ -81,10 +97,11 @@ def confirmed(
                 losses=full,
                 bits_per_byte={
                     target: [one.bits_per_byte[target] if one.bits_per_byte else None for one in mine]
-                    for target in weights
+                    for target in objective.targets
                 },
                 loss=loss,
                 ahead=ahead,
+                violates=broken_by(mixture, mine[0].mixture.share if mine[0].mixture else None),
             )
         )
     return conclude(found, config.seeds, config.confidence)

@@ -204,6 +204,29 @@ def confirmation(panels: Mapping[str, Sequence[tuple[str, float | None, float | 
 
 
 @_picture
+def pareto_front(targets: Sequence[str], points: Sequence[Sequence[float]], chosen: Sequence[float]) -> Figure:
+    """Predicted losses of the front: the first target against each other one, at most six; a cross for the proposal."""
+    from matplotlib.ticker import MaxNLocator
+
+    losses = np.array(points)
+    others = list(range(1, len(targets)))[:6]
+    rows = -(-len(others) // _PANELS)
+    figure, grid = _new(_WIDTH, 0.3 + 3.1 * rows, rows, _PANELS)
+    for axes, other in zip(grid, others, strict=False):
+        axes.scatter(losses[:, 0], losses[:, other], s=18, color=BLUE, alpha=0.8, lw=0)
+        axes.plot(chosen[0], chosen[other], "x", color=ORANGE, ms=9, mew=2)
+        axes.set_xlabel(_label(targets[0], 28), fontsize=9)
+        axes.set_ylabel(_label(targets[other], 28), fontsize=9)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(4))
+        axes.grid(alpha=0.25)
+        axes.tick_params(labelsize=8)
+    for axes in grid[len(others) :]:
+        axes.set_axis_off()
+    return figure
+
+
+@_picture
 def repeats(documents: Mapping[int, int]) -> Figure:
     """Documents by the number of their copies; ten bars at most, the last one for all larger numbers."""
     bars: dict[str, int] = {}

@@ -24,16 +24,19 @@ from quadmix.config import (
     PerplexityScorerConfig,
     RunConfig,
 )
+from quadmix.core.summary import PoolSummary
 from quadmix.engine.local import usable_cores
-from quadmix.errors import InputError
+from quadmix.errors import ConfigError, InputError
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
 from quadmix.pool.readers import read_unit
 from quadmix.pool.storage import open_input
 from quadmix.pool.units import InputFile, Unit
 from quadmix.scorers.tokens import load_tokenizer
+from quadmix.stages.annotate import SUMMARY_FILE
 from quadmix.stages.annotate_identity import stage_parts
-from quadmix.stages.records import StageRecord, current
+from quadmix.stages.constraining import constraints_of
+from quadmix.stages.records import StageRecord, current, stage_directory
 from quadmix.stages.targets import load_targets
 
 _SAMPLE_UNITS = 4
@@ -108,6 +111,8 @@ def make_estimate(config: RunConfig) -> Estimate:
             f"mixture.budget: asked {config.mixture.budget:,} tokens, the pool holds "
             f"{'' if done else 'about '}{tokens:,}, {tokens * cap:,} with every document at {cap} copies"
         )
+    elif done is not None:
+        problems += _constraint_problems(config, done)
     seconds, proxies, proxy_tokens = {"annotate": _annotate_seconds(config, seen) / workers}, 0, 0
     search = config.search
     if search is not None and config.select.mixture in ("winner", "proposal"):
@@ -123,6 +128,18 @@ def make_estimate(config: RunConfig) -> Estimate:
         sum(file.size for file in inventory.files), documents, tokens, done is not None, config.mixture.budget,
         tokens * cap, proxies, proxy_tokens, workers, seconds, _advice(config),
     )  # fmt: skip
+
+
+def _constraint_problems(config: RunConfig, done: StageRecord) -> list[str]:
+    """What `mixture.constraints` cannot have of the pool that was counted: the search's own check, made early."""
+    if config.search is None or config.select.mixture not in ("winner", "proposal"):
+        return []
+    path = stage_directory(Path(config.output), "annotate", done.fingerprint) / SUMMARY_FILE
+    try:
+        constraints_of(config, PoolSummary.load(str(path)))
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def _annotated(config: RunConfig, files: Sequence[InputFile]) -> StageRecord | None:

@@ -92,6 +92,8 @@ def make_page(
         sections += [_curves(*shown), _weights(*shown)]
     if search is not None:
         sections += [_regression(search), _confirmation(search)]
+        sections += [_constraints(search)] if search.constraints else []
+        sections += [_front(search)] if search.pareto else []
     sections += [_budget(manifest), _repeats(manifest), _quarantine(annotations, manifest)]
     winner, verdict = _verdict(search, manifest)
     return Page(
@@ -286,11 +288,60 @@ def _confirmation(search: SearchResult) -> Section:
         Table(("nats per token", *names, f"behind {mixtures[0].name} (joint, paired)"), tuple(losses)),
         Table(("bits per byte", *search.targets), tuple(bits)),
     )
+    broken = "".join(f" {m.name} breaks constraints: {'; '.join(m.violates)}." for m in mixtures if m.violates)
     text = (
         "Fresh proxies at equal tokens, on the half of each target that the search never saw. Ticks are single seeds. "
-        f"{search.confirmation.method}."
+        f"{search.confirmation.method}.{_joint_in_words(search)}{broken}"
     )
     return Section("confirmation", "Confirmation", text, figures.confirmation(panels), tables)
+
+
+def _joint_in_words(search: SearchResult) -> str:
+    if search.objective == "mean":
+        return ""
+    return (
+        f" {JOINT} is the worst case: the largest excess, over targets, of the loss over that of the natural mixture's "
+        "proxy of the same seed; below 0 every target is better than under it."
+    )
+
+
+def _constraints(search: SearchResult) -> Section:
+    rows = tuple(
+        (
+            fact.name,
+            f"{fact.value:g}",
+            f"{fact.tokens:,.0f}",
+            f"{100 * fact.share:.2f} %",
+            "binds" if fact.binding else "–",
+            "–" if fact.price is None else f"{fact.price:+.4f}".replace("-", "−"),
+        )
+        for fact in search.constraints
+    )
+    header = ("constraint", "value", "tokens", "the proposal's share", "", "price of 1 point, nats")
+    text = f"What the proposal had to keep, and what the constraints that bind cost. {search.prices}."
+    return Section("constraints", "Constraints", text, "", (Table(header, rows),))
+
+
+def _front(search: SearchResult) -> Section:
+    names = list(search.targets)
+    chosen = [search.proposal.predicted[name] for name in names]
+    points = [[point.predicted[name] for name in names] for point in search.pareto]
+    domains = sorted(search.domains)
+    rows = tuple(
+        (
+            f"{place}",
+            *(f"{point.predicted[name]:.3f}" for name in names),
+            *(f"{100 * point.share[name]:.1f} %" for name in domains),
+        )
+        for place, point in enumerate(search.pareto, start=1)
+    )
+    text = (
+        "Candidates that no other one beats on every target, by predicted loss (nats per token); the cross is the "
+        "proposal. Predictions are not measurements: none of these but the proposal was confirmed. Their thetas are in "
+        "the search's result."
+    )
+    figure = figures.pareto_front(names, points, chosen)
+    return Section("pareto", "Pareto front over targets", text, figure, (Table(("point", *names, *domains), rows),))
 
 
 def _interval(mixture: Confirmed, name: str) -> tuple[str, float | None, float | None, list[float]]:
@@ -331,7 +382,7 @@ def _budget(manifest: Manifest) -> Section:
     header = ("domain", "asked", "selected", "off by", "documents", "copies", "selected / available")
     text = (
         "Whole documents only: the sum misses the budget by at most half a boundary document. What a domain misses "
-        "carries over to the next one."
+        "makes the next ones choose the longer or shorter prefix."
     )
     return Section("budget", "Budget, in tokens", text, "", (Table(header, tuple(rows), everything),))
 

@@ -15,30 +15,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.config import RunConfig, SearchConfig
-from quadmix.core.param_space import ParamSpace
+from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine
-from quadmix.errors import ConfigError
+from quadmix.errors import BudgetError, ConfigError
 from quadmix.hashing import seed_for
 from quadmix.progress import Progress
 from quadmix.search.cross_validation import cross_validate
-from quadmix.search.features import FeatureSet, Mixtures
+from quadmix.search.features import FeatureSet, Mixtures, closed_form
 from quadmix.search.journal import Journal
-from quadmix.search.proposals import params_of, predicted_by_name, proposal, propose, theta_by_name
+from quadmix.search.objective import Objective
+from quadmix.search.pareto import non_dominated, spread_out
+from quadmix.search.proposals import buildable, params_of, predicted_by_name, proposal, propose, theta_by_name
 from quadmix.search.regressors import fit_targets
 from quadmix.search.result import (
     JOINT,
     Confirmation,
+    ConstraintFact,
     CrossValidation,
+    FrontPoint,
     Proposal,
     SearchResult,
     Tally,
     TargetFacts,
     Trial,
 )
-from quadmix.search.screening import PredictFinalists, ScreenChunk, SearchModels, chunk_params, chunks, finalists
-from quadmix.search.trials import draw_theta, param_space
+from quadmix.search.screening import (
+    PredictFinalists,
+    ScreenChunk,
+    SearchModels,
+    chunk_params,
+    chunks,
+    finalists,
+    fronts,
+)
+from quadmix.search.trials import draw_theta
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.confirming import confirmation_jobs, confirmed, contestants
+from quadmix.stages.constraining import Constraints, constraints_of
 from quadmix.stages.records import (
     StageRecord,
     begin,
@@ -73,16 +86,18 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
     parts = {
         **shared,
         "config.mixture.space": config.mixture.space.model_dump_json(),
+        "config.mixture.constraints": config.mixture.constraints.model_dump_json(),
         "config.search": settings.model_dump_json(exclude={"trials_per_task"}),
     }
     reuse = find(root, STAGE, parts)
     progress.say(reuse.why)
     record = reuse.record
     if record is None:
+        constraints = constraints_of(config, annotated.summary)
         directory = begin(root, STAGE, parts)
         swarm_directory = begin(root, "swarm", shared)
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
-        result = _Run(config, settings, engine, progress, annotated, prepared).result()
+        result = _Run(config, settings, engine, progress, annotated, prepared, constraints).result()
         write_atomically(directory / RESULT_FILE, result.to_json())
         record = StageRecord(
             STAGE,
@@ -118,14 +133,17 @@ class _Run:
         progress: Progress,
         annotated: Annotated,
         prepared: Prepared,
+        constraints: Constraints,
     ) -> None:
         self.config, self.settings, self.engine, self.progress = config, settings, engine, progress
         self.summary, self.prepared, self.mixture = annotated.summary, prepared, config.mixture
         self.domains, self.criteria = prepared.pool.domains, prepared.pool.criteria
-        self.space: ParamSpace = param_space(config.mixture.space, len(self.domains), len(self.criteria))
-        self.weights = {name: fact.weight for name, fact in prepared.facts.items()}
-        self.targets = tuple(self.weights)
-        self.factor = np.array(list(self.weights.values()))
+        self.space: ParamSpace = constraints.space
+        self.constraints = constraints
+        self.limits = constraints.limits if constraints.bounds or constraints.limits.kl else None
+        weights = {name: fact.weight for name, fact in prepared.facts.items()}
+        self.objective = Objective(weights, settings.objective_rule)
+        self.targets = self.objective.targets
         self.journal = Journal(prepared.directory / "journal.jsonl")
         if self.journal.damaged:
             progress.say(f"search: {self.journal.damaged} damaged lines of the journal are ignored and done again")
@@ -140,7 +158,7 @@ class _Run:
                 f"({'; '.join(reasons[:3])}). Lower search.proxy.lr or raise search.tokens_per_trial"
             )
         models, validation = self.learn(usable)
-        proposals, tally = self.propose(models, usable)
+        proposals, tally, front, constraints, prices = self.propose(models, usable)
         confirmation = self.confirm(proposals, trials)
         self.progress.say(f"search: {confirmation.verdict}")
         pool = self.prepared.pool
@@ -159,6 +177,10 @@ class _Run:
             tally=tally,
             proposals=proposals,
             confirmation=confirmation,
+            objective=self.objective.rule,
+            constraints=constraints,
+            prices=prices,
+            pareto=front,
         )
 
     def swarm(self) -> list[Trial]:
@@ -176,7 +198,19 @@ class _Run:
             jobs.append(ProxyJob(len(jobs), name, kind, "search", base, criterion=criterion))
             attempts.append(1)
         outcomes = self.train(jobs, "search: training proxies")
+        if self.objective.rule == "worst":
+            self.objective = self.objective.against(self.natural_losses(jobs, outcomes))
         return [self.trial(job, tries, outcome) for job, tries, outcome in zip(jobs, attempts, outcomes, strict=True)]
+
+    def natural_losses(self, jobs: Sequence[ProxyJob], outcomes: Sequence[Outcome]) -> Mapping[str, float]:
+        """What `objective_rule: worst` measures the swarm against."""
+        found = next(outcome for job, outcome in zip(jobs, outcomes, strict=True) if job.kind == "natural")
+        if found.losses is None:
+            raise ConfigError(
+                f"search.objective_rule: worst needs the natural mixture's proxy, which failed ({found.error}). Lower "
+                "search.proxy.lr or raise search.tokens_per_trial"
+            )
+        return found.losses
 
     def baselines(self) -> list[tuple[str, str, str | None]]:
         """(name, kind, criterion): natural, uniform, and top-k of every criterion."""
@@ -205,7 +239,7 @@ class _Run:
         )
 
     def joint(self, losses: Mapping[str, float] | None) -> float | None:
-        return None if losses is None else float(sum(self.weights[name] * losses[name] for name in self.targets))
+        return None if losses is None else self.objective.of(losses)
 
     def learn(self, usable: Sequence[Trial]) -> tuple[SearchModels, CrossValidation]:
         """Fit the regressors on all finished thetas, and say how well they rank held-out ones."""
@@ -215,7 +249,7 @@ class _Run:
         losses = np.array([[(trial.losses or {})[name] for name in self.targets] for trial in usable])
         features = self.features(full, usable)
         validation = cross_validate(
-            self.targets, self.factor, features, losses,
+            self.targets, self.objective, features, losses,
             folds=chosen.folds, seed=self.config.seed, kind=chosen.kind, preset=chosen.preset,
         )  # fmt: skip
         for name in (*self.targets, JOINT):
@@ -229,7 +263,7 @@ class _Run:
             full=fit_targets(self.targets, features, losses, chosen.kind, chosen.preset),
             screening_features=cheap,
             full_features=full,
-            weights=self.factor,
+            objective=self.objective,
             quality=self.prepared.sample.quality_sample(_QUALITY_DOCS, self.config.seed),
         )
         return models, validation
@@ -242,25 +276,38 @@ class _Run:
         thetas = [params_of(t.theta, self.domains, self.criteria) for t in trials if t.theta]
         return np.concatenate([columns.matrix(mixtures, params) for params in thetas])
 
-    def propose(self, models: SearchModels, usable: Sequence[Trial]) -> tuple[list[Proposal], Tally]:
-        """Screen the candidates, average the best ones, and keep the argmin and the best observed theta beside."""
-        settings, tokens = self.settings, self.summary.tokens
+    def propose(
+        self, models: SearchModels, usable: Sequence[Trial]
+    ) -> tuple[list[Proposal], Tally, list[FrontPoint], list[ConstraintFact], str]:
+        """Screen the candidates, average the best ones, and keep the argmin and the best observed theta beside; the
+        front over targets, and the constraints with their prices."""
+        settings, tokens, limits = self.settings, self.summary.tokens, self.limits
         shared = self.engine.share(models)
         keep = min(settings.finalists, settings.candidates)
-        task = ScreenChunk(self.space, self.mixture, tokens, self.config.seed, keep, shared)
+        task = ScreenChunk(
+            self.space, self.mixture, tokens, self.config.seed, keep, shared, limits, settings.pareto_points
+        )
         items = chunks(settings.candidates)
         screened = [part for _, part in self.engine.map(task, items, label="search: screening candidates")]
-        chosen = finalists(screened, keep)
-        cube = self.cube_of(chosen, dict(items))
+        chosen, edge = finalists(screened, keep), fronts(screened, settings.pareto_points)
+        cube = self.cube_of([*chosen, *edge], dict(items))
         blocks = [cube[start : start + _FINALISTS_PER_TASK] for start in range(0, len(cube), _FINALISTS_PER_TASK)]
-        predict = PredictFinalists(self.space, self.mixture, tokens, shared)
+        predict = PredictFinalists(self.space, self.mixture, tokens, shared, limits)
         predicted = dict(self.engine.map(predict, blocks, label="search: predicting finalists"))
         infeasible = sum(part.infeasible for part in screened)
         found: list[Proposal] = []
+        front: list[FrontPoint] = []
         if blocks:
-            joint = np.concatenate([predicted[index] for index in range(len(blocks))]) @ self.factor
+            judged = np.concatenate([predicted[index] for index in range(len(blocks))])
+            joint = judged[: len(chosen), -1]
             top = min(settings.average_top, len(joint))
-            found = propose(self.space, cube, joint, top, tokens, self.mixture, models)
+            found = propose(self.space, cube[: len(chosen)], joint, top, tokens, self.mixture, models, limits)
+            front = self.front(cube, judged[:, :-1], models)
+        elif limits is not None and limits.bounded:
+            raise BudgetError(
+                f"mixture.constraints: not one of {settings.candidates:,} candidates keeps them all; loosen them or "
+                "raise search.candidates (finished trials are kept)"
+            )
         best = min(usable, key=lambda trial: (trial.joint, trial.name))
         if best.theta is not None:
             params = params_of(best.theta, self.domains, self.criteria)
@@ -269,10 +316,39 @@ class _Run:
             drawn=settings.candidates,
             infeasible=infeasible,
             screened=settings.candidates - infeasible,
-            finalists=len(cube),
-            averaged=min(settings.average_top, len(cube)) if found[0].origin == "average" else 1,
+            finalists=len(chosen),
+            averaged=min(settings.average_top, len(chosen)) if found[0].origin == "average" else 1,
         )
-        return found, tally
+        facts, how = self.constraints.facts(
+            self.engine, found[0], screened, shared, self.config.seed, settings.candidates, settings.average_top
+        )
+        for fact in facts:
+            if fact.price is not None:
+                self.progress.say(
+                    f"search: {fact.name} {fact.value:g} binds ({fact.domain} has {fact.share:.2%}); one percentage "
+                    f"point looser, the predicted objective changes by {-fact.price:+.4f} nats"
+                )
+        return found, tally, front, facts, how
+
+    def front(self, cube: Floats, losses: Floats, models: SearchModels) -> list[FrontPoint]:
+        """The Pareto front over targets of what the full models predicted, at most `pareto_points` of it."""
+        if len(self.targets) < 2:
+            return []
+        rows = non_dominated(losses)
+        rows = rows[spread_out(losses[rows], self.settings.pareto_points)]
+        params = params_from_cube(self.space, cube[rows])
+        shares = closed_form(params, self.summary.tokens, self.mixture, self.limits).mixtures.share
+        points = []
+        for place, row in enumerate(rows.tolist()):
+            theta = buildable(params.one(place), self.summary.tokens, self.mixture, self.limits)
+            points.append(
+                FrontPoint(
+                    theta=theta_by_name(theta, self.domains, self.criteria),
+                    share=dict(zip(self.domains, shares[place].tolist(), strict=True)),
+                    predicted=predicted_by_name(losses[row], models),
+                )
+            )
+        return points
 
     def cube_of(self, chosen: Sequence[tuple[int, int]], sizes: Mapping[int, int]) -> Floats:
         """(k, dim) cube points of (chunk, row) pairs: each chunk is drawn again from its seed."""
@@ -292,7 +368,7 @@ class _Run:
             self.progress.say("search: no top-k could be trained at this budget; it is not among the rivals")
         jobs = confirmation_jobs(mixtures, chosen.seeds, self.config.seed)
         outcomes = self.train(jobs, "search: confirming the proposal")
-        return confirmed(mixtures, outcomes, self.weights, chosen)
+        return confirmed(mixtures, outcomes, self.objective, chosen, self.constraints.broken_by)
 
     def target_facts(self, usable: Sequence[Trial]) -> dict[str, TargetFacts]:
         facts = {}

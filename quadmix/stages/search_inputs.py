@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quadmix import __version__
 from quadmix.config import RunConfig, SearchConfig
@@ -25,6 +27,9 @@ from quadmix.stages.records import record_digest
 from quadmix.stages.select import packs
 from quadmix.stages.swarm import TrainJobs, sample_budget
 from quadmix.stages.targets import TargetSet, load_targets
+
+if TYPE_CHECKING:
+    from proxy_models.completions import HeldOut
 
 
 def checked(config: RunConfig) -> tuple[SearchConfig, FileTokenizer, tuple[TargetSet, ...]]:
@@ -64,7 +69,8 @@ def swarm_parts(
         "annotations": record_digest(annotated.record),
         "tokenizer": tokenizer.digest,
         "targets": fingerprint(*(target.digest for target in targets)),
-        "config.mixture": config.mixture.model_dump_json(exclude={"space"}),
+        # constraints act on proposals: proxies that are trained already stay what they are
+        "config.mixture": config.mixture.model_dump_json(exclude={"space", "constraints"}),
         "config.search.proxy": settings.proxy.model_dump_json(),
         "config.search.tokens_per_trial": str(settings.tokens_per_trial),
         "config.search.pool_tokens": str(settings.pool_tokens),
@@ -118,29 +124,41 @@ def _eval_sets(
     config: RunConfig, settings: SearchConfig, tokenizer: FileTokenizer, targets: Sequence[TargetSet], directory: Path
 ) -> tuple[tuple[tuple[str, str, str], ...], dict[str, TargetFacts]]:
     """Write both halves of each target; documents come in the order of their draws, so a cut-off is a sample."""
-    from proxy_models.data import EvalSet
-
     weights = objective_weights(settings, [target.name for target in targets])
     files: list[tuple[str, str, str]] = []
     facts = {}
     for target in targets:
         for half, documents in (("search", target.search), ("confirm", target.confirm)):
             order = np.argsort(uniform(documents.doc_hash, config.seed, "evaluate"), kind="stable")
-            texts = [documents.texts[row] for row in order]
-            sizes = [len(text.encode("utf-8")) for text in texts]
-            held_out = EvalSet.of_documents(tokenizer.encode_batch(texts), sizes, settings.eval_tokens)
+            held_out = _held_out(documents, order, tokenizer, settings.eval_tokens)
             path = str(directory / f"eval-{half}-{target.name}.bin")
             held_out.save(path)
             files.append((half, target.name, path))
             if half == "search":
                 facts[target.name] = TargetFacts(
                     weight=weights[target.name],
-                    eval_tokens=len(held_out.tokens),
+                    eval_tokens=held_out.n_tokens,
                     eval_bytes=held_out.n_bytes,
                     unigram_entropy=held_out.unigram_entropy(),
                     median_loss=None,
                 )
     return tuple(files), facts
+
+
+def _held_out(half: TargetSet, order: NDArray[np.int64], tokenizer: FileTokenizer, limit: int) -> HeldOut:
+    """The texts of one half in that order, or its pairs: prompt and completion are tokenised apart, so that the
+    border between them is one between tokens; a document's end is the completion's last token."""
+    from proxy_models.completions import CompletionSet
+    from proxy_models.data import EvalSet
+
+    counted = [half.completions[row] for row in order]
+    sizes = [len(text.encode("utf-8")) for text in counted]
+    if half.prompts is None:
+        return EvalSet.of_documents(tokenizer.encode_batch(counted), sizes, limit)
+    contexts = tokenizer.encode_batch([half.prompts[row] for row in order])
+    if tokenizer.end_id is not None:  # the end stands before the prompt, where the document before it ended
+        contexts = [np.roll(tokens, 1) for tokens in contexts]
+    return CompletionSet.of_pairs(contexts, tokenizer.encode_batch(counted), sizes, limit)
 
 
 def objective_weights(settings: SearchConfig, targets: Sequence[str]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from quadmix import __version__
 from quadmix.config import RunConfig, Theta
 from quadmix.core.budget import Cut, Settled
 from quadmix.engine.base import Engine
-from quadmix.errors import ConfigError, InputError, VerificationError
+from quadmix.errors import BudgetError, ConfigError, InputError, VerificationError
 from quadmix.manifest.model import (
     Annotations,
     Artefact,
@@ -34,6 +34,7 @@ from quadmix.manifest.model import (
 from quadmix.manifest.publish import publish
 from quadmix.progress import Progress
 from quadmix.schema import DOC_ID, ROW, SHARD
+from quadmix.search.constraints import limits_of, violations
 from quadmix.search.result import SearchResult
 from quadmix.selectors.base import SelectionPlan
 from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan
@@ -93,14 +94,15 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
     if wanted.mixture == "theta":
         return Choice("quadmix", "the theta of the config", theta=wanted.theta)
     if wanted.mixture in ("natural", "uniform", "topk"):
-        return Choice(wanted.mixture, f"{wanted.mixture}, as the config says", criterion=wanted.criterion)
+        free = "; mixture.constraints do not bind it" if config.mixture.constraints.bounds_shares else ""
+        return Choice(wanted.mixture, f"{wanted.mixture}, as the config says{free}", criterion=wanted.criterion)
     if search is None:
         raise ConfigError(f"select.mixture: {wanted.mixture} needs a search; add a search section or name a theta")
     if wanted.mixture == "proposal":
         return Choice("quadmix", "the search's proposal, as the config says", theta=search.proposal.theta.as_config())
     winner = search.winner
     if winner is None:
-        raise InputError("select.mixture: winner, but every confirmation proxy failed; see the search's report")
+        raise InputError(f"select.mixture: winner, but there is none: {search.confirmation.verdict}")
     theta = winner.theta.as_config() if winner.theta else None
     kind = "quadmix" if theta else winner.kind
     return Choice(kind, f"the confirmed winner, {winner.name}", theta=theta, criterion=winner.criterion)
@@ -149,7 +151,16 @@ def make_plan(
         assert choice.criterion is not None  # checked by the config
         return topk_plan(choice.criterion, summary.tokens, mixture.budget)
     assert choice.theta is not None
-    return fit_theta(engine, groups, summary, mixture, choice.theta)
+    bounds, _ = limits_of(mixture, summary.domains, summary.tokens)
+    plan = fit_theta(engine, groups, summary, mixture, choice.theta)
+    share = {name: quota / mixture.budget for name, quota in zip(plan.domains, plan.domain_quotas, strict=True)}
+    broken = violations(bounds, share, mixture.budget, dict.fromkeys(plan.domains, 1.0))
+    if broken:
+        raise BudgetError(
+            f"select.mixture: {choice.why}, breaks mixture.constraints: {'; '.join(broken)}. Choose `proposal`, which "
+            "keeps them, or change the constraints"
+        )
+    return plan
 
 
 def _run(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadmix.core.budget import Copies, Cut, all_copies, copies_taken, prefix_cut, settle, whole_shares
+from quadmix.core.budget import Copies, Cut, all_copies, bracket, copies_taken, settle, whole_shares
 
 Document = tuple[float, float, int, int]
 # (key, step, hash, tokens): few keys, so copies of several documents tie; one giant document among small ones
@@ -55,7 +55,7 @@ def take(docs: list[Document], cut: Cut, max_copies: int = MAX_COPIES) -> np.nda
 @given(pools, st.integers(0, 40) | st.integers(0, 4 * 10**6), st.integers(1, MAX_COPIES))
 def test_a_cut_takes_the_prefix_nearest_the_quota(docs: list[Document], quota: int, max_copies: int) -> None:
     key, step, hashes, tokens = columns(docs)
-    cut, taken = prefix_cut(all_copies(key, step, hashes, tokens, max_copies, np.inf), quota)
+    cut, taken = bracket(all_copies(key, step, hashes, tokens, max_copies, np.inf), quota).nearest(quota)
     copies = listed(docs, max_copies)
     best = copies[: nearest_prefix(copies, quota)]
     assert taken == sum(c[2] for c in best)
@@ -77,10 +77,10 @@ def test_totals_and_their_neighbours(docs: list[Document], below: int) -> None:
     copies = all_copies(key, step, hashes, tokens, MAX_COPIES, np.inf)
     total = below + int(copies.tokens.sum())
     for quota in (total, total + 1, 10**15):
-        cut, taken = prefix_cut(copies, quota, below)
+        cut, taken = bracket(copies, quota, below).nearest(quota)
         assert taken == total
         assert int((take(docs, cut) * tokens).sum()) + below == total
-    assert prefix_cut(copies, below, below) == (Cut.nothing(), below)
+    assert bracket(copies, below, below).nearest(below) == (Cut.nothing(), below)
     assert take(docs, Cut.nothing()).sum() == 0
     assert take(docs, Cut(np.inf, 2**64 - 1)).sum() == copies.key.size
 
@@ -107,22 +107,32 @@ strata_of = st.lists(st.tuples(pools, st.integers(0, 60) | st.integers(0, 10**6)
 
 @settings(max_examples=50)
 @given(strata_of)
-def test_residuals_carry_over_in_order_as_a_literal_loop_does(strata: list[tuple[list[Document], int]]) -> None:
+def test_strata_round_up_or_down_by_what_was_missed_as_a_literal_loop_does(
+    strata: list[tuple[list[Document], int]],
+) -> None:
     sources = [all_copies(*columns(docs), MAX_COPIES, np.inf) for docs, _ in strata]
-    settled = settle({i: quota for i, (_, quota) in enumerate(strata)}, lambda i, quota: prefix_cut(sources[i], quota))
+    settled = settle({i: quota for i, (_, quota) in enumerate(strata)}, lambda i, quota: bracket(sources[i], quota))
 
-    def best(i: int, quota: int) -> int:
+    def best(i: int, quota: int, wanted: int) -> tuple[int, bool]:
+        """Of the two prefixes around `quota` the one nearer to `wanted`; whether there are two."""
         copies = listed(strata[i][0], MAX_COPIES)
-        return sum(c[2] for c in copies[: nearest_prefix(copies, quota)])
+        sums = [sum(c[2] for c in copies[:n]) for n in range(len(copies) + 1)]
+        reaching = next((n for n, total in enumerate(sums) if total >= quota), None)
+        if quota == 0 or reaching is None:
+            return (0, True) if quota == 0 else (sums[-1], False)
+        two = sums[reaching - 1 : reaching + 1]
+        return min(two, key=lambda total: (abs(total - wanted), total)), True
 
-    residual, taken = 0, []
+    residual, taken, dry = 0, [], False
     for i, (_, quota) in enumerate(strata):
-        taken.append(best(i, max(quota + residual, 0)))
-        residual += quota - taken[-1]
+        found, enough = best(i, quota, quota + residual)
+        taken.append(found)
+        residual += quota - found
+        dry |= not enough
     for i in range(len(strata)):
-        if residual <= 0:
+        if residual <= 0 or not dry:
             break
-        again = best(i, taken[i] + residual)
+        again, _ = best(i, taken[i] + residual, taken[i] + residual)
         if abs(residual + taken[i] - again) < abs(residual):
             residual += taken[i] - again
             taken[i] = again
@@ -134,9 +144,20 @@ def test_residuals_carry_over_in_order_as_a_literal_loop_does(strata: list[tuple
 
 @settings(max_examples=50)
 @given(strata_of)
+def test_no_stratum_is_off_by_more_than_its_own_boundary_document(strata: list[tuple[list[Document], int]]) -> None:
+    """Whatever the lengths of the documents before it."""
+    sources = [all_copies(*columns(docs), MAX_COPIES, np.inf) for docs, _ in strata]
+    settled = settle({i: quota for i, (_, quota) in enumerate(strata)}, lambda i, quota: bracket(sources[i], quota))
+    if all(quota <= int(source.tokens.sum()) for source, (_, quota) in zip(sources, strata, strict=True)):
+        for i, (_, quota) in enumerate(strata):
+            assert abs(settled[i].taken - quota) <= int(sources[i].tokens.max(initial=0))
+
+
+@settings(max_examples=50)
+@given(strata_of)
 def test_the_total_is_as_exact_as_one_boundary_document(strata: list[tuple[list[Document], int]]) -> None:
     sources = [all_copies(*columns(docs), MAX_COPIES, np.inf) for docs, _ in strata]
-    settled = settle({i: quota for i, (_, quota) in enumerate(strata)}, lambda i, quota: prefix_cut(sources[i], quota))
+    settled = settle({i: quota for i, (_, quota) in enumerate(strata)}, lambda i, quota: bracket(sources[i], quota))
     wanted, taken = sum(quota for _, quota in strata), sum(one.taken for one in settled.values())
     available = sum(int(source.tokens.sum()) for source in sources)
     largest = max((int(source.tokens.max()) for source in sources if source.tokens.size), default=0)
@@ -150,7 +171,7 @@ def test_a_stratum_that_runs_dry_leaves_its_rest_to_the_others() -> None:
     ones = Copies(np.arange(10.0), np.arange(10, dtype=np.uint64), np.full(10, 7, dtype=np.int64))
     few = ones.take(np.arange(2))
     for order in ((few, ones), (ones, few)):
-        settled = settle({0: 35, 1: 35}, lambda i, quota, order=order: prefix_cut(order[i], quota))  # type: ignore[misc]
+        settled = settle({0: 35, 1: 35}, lambda i, quota, order=order: bracket(order[i], quota))  # type: ignore[misc]
         assert sum(one.taken for one in settled.values()) == 70
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadmix.core.budget import Cut, whole_shares
+from quadmix.core.budget import Bracket, Cut, whole_shares
 from quadmix.core.portable import sigmoid
 from quadmix.core.quality import bin_bits, integer_weights
 from quadmix.core.sampling import interval_mean
@@ -121,10 +121,11 @@ def test_equal_quotas_fill_up_and_share_the_rest(reach: list[int], budget: int) 
 
 
 @given(st.lists(st.integers(1, 9), max_size=8), st.integers(0, 60))
-def test_the_nearest_prefix_is_found_by_brute_force(tokens: list[int], quota: int) -> None:
+def test_the_prefixes_around_a_quota_are_found_by_brute_force(tokens: list[int], quota: int) -> None:
     sums = [sum(tokens[:stop]) for stop in range(len(tokens) + 1)]
-    wanted = min(sums, key=lambda total: (abs(total - quota), total))
-    assert Neighbourhood(0, np.array(tokens, dtype=np.int64), True, True).nearest(quota) == wanted
+    less = max([total for total in sums if total < quota], default=0)
+    more = min([total for total in sums if total >= quota], default=None)
+    assert Neighbourhood(0, np.array(tokens, dtype=np.int64), True, True).around(quota) == (less, more)
 
 
 @given(
@@ -136,10 +137,11 @@ def test_settling_agrees_with_the_selection(strata: list[tuple[list[int], int]])
     known = [Neighbourhood(0, np.array(tokens, dtype=np.int64), True, True) for tokens, _ in strata]
     quotas = [quota for _, quota in strata]
 
-    def resolve(stratum: int, quota: int) -> tuple[Cut, int]:
-        taken = known[stratum].nearest(quota)
-        assert taken is not None
-        return Cut.nothing(), taken
+    def resolve(stratum: int, quota: int) -> Bracket:
+        found = known[stratum].around(quota)
+        assert found is not None
+        less, more = found
+        return Bracket((Cut.nothing(), less), None if more is None else (Cut.nothing(), more))
 
     wanted = theirs(dict(enumerate(quotas)), resolve)
     assert recompute.settle(quotas, known) == [wanted[index].taken for index in range(len(quotas))]
@@ -147,10 +149,10 @@ def test_settling_agrees_with_the_selection(strata: list[tuple[list[int], int]])
 
 def test_a_prefix_outside_what_is_known_is_not_guessed() -> None:
     near = Neighbourhood(100, np.array([5, 5]), False, False)
-    assert near.nearest(103) == 105
-    assert near.nearest(102) == 100
-    assert near.nearest(99) is None
-    assert near.nearest(111) is None
+    assert near.around(103) == (100, 105)
+    assert near.around(106) == (105, 110)
+    assert near.around(100) is None
+    assert near.around(111) is None
 
 
 def test_whole_shares_and_equal_quotas_agree() -> None:

@@ -9,19 +9,20 @@ import pytest
 from scipy.stats import ttest_rel
 
 from quadmix.search.confirmation import conclude, interval, joint_losses, paired, summarise
+from quadmix.search.objective import Objective
 from quadmix.search.result import JOINT, Confirmation, Confirmed
 
 Column = Sequence[float | None]
 
 
 def _conclude(**mixtures: tuple[Column, Column]) -> Confirmation:
-    weights = {"one": 0.75, "two": 0.25}
+    objective = Objective({"one": 0.75, "two": 0.25})
     found: list[Confirmed] = []
     for name, (one, two) in mixtures.items():
         losses = {"one": one, "two": two}
-        full, loss, ahead = summarise(losses, found[0].losses if found else None, weights, 0.95)
+        full, loss, ahead = summarise(losses, found[0].losses if found else None, objective, 0.95)
         kind = "theta" if name == "quadmix" else name
-        found.append(Confirmed(name, kind, None, None, None, full, {}, loss, ahead))
+        found.append(Confirmed(name, kind, None, None, None, full, {}, loss, ahead, []))
     return conclude(found, 4, 0.95)
 
 
@@ -42,7 +43,7 @@ def test_a_missing_seed_drops_its_pair_only_and_no_width_is_invented() -> None:
 
 
 def test_the_joint_objective_is_the_weighted_mean_and_missing_where_any_target_is() -> None:
-    joint = joint_losses({"one": [4.0, None], "two": [8.0, 1.0]}, {"one": 0.75, "two": 0.25})
+    joint = joint_losses({"one": [4.0, None], "two": [8.0, 1.0]}, Objective({"one": 0.75, "two": 0.25}))
     assert joint == [5.0, None]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from quadmix.config import MixtureConfig, Theta
 from quadmix.core.param_space import ParamSpace, params_from_cube, sample_params
 from quadmix.search.features import FeatureSet, QualitySample
+from quadmix.search.objective import Objective
 from quadmix.search.proposals import average, params_of, propose, theta_by_name
 from quadmix.search.regressors import TargetModels
 from quadmix.search.result import JOINT
@@ -59,7 +60,7 @@ def models() -> SearchModels:
     both = TargetModels(("one", "two"), (Linear(0, -1.0), Linear(1, 1.0)))
     return SearchModels(
         both, both, FeatureSet("screening", DOMAINS, CRITERIA), FeatureSet("realised", DOMAINS, CRITERIA),
-        np.array([0.75, 0.25]), sample,
+        Objective({"one": 0.75, "two": 0.25}), sample,
     )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_finalists_are_the_best_feasible_candidates_of_all_chunks(models: Search
     found = finalists(parts, keep)
     everything = []
     for chunk, size in chunks(candidates):
-        feasible, matrix = screen(chunk_params(SPACE, 3, chunk, size), TOKENS, MIXTURE, models.screening_features)
+        feasible, matrix, _ = screen(chunk_params(SPACE, 3, chunk, size), TOKENS, MIXTURE, models.screening_features)
         joint = -0.75 * matrix[:, 0] + 0.25 * matrix[:, 1]
         everything += [(joint[row], chunk, row) for row in range(size) if feasible[row]]
     assert found == [(chunk, row) for _, chunk, row in sorted(everything)[:keep]]

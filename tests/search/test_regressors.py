@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from quadmix.search import regressors
 from quadmix.search.cross_validation import cross_validate, scores
+from quadmix.search.objective import Objective
 from quadmix.search.regressors import REGRESSORS, fit_targets, make_regressor
 from quadmix.search.result import JOINT
 
@@ -75,7 +76,7 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
 
 def test_held_out_scores_find_a_signal_and_the_permuted_control_finds_none() -> None:
     features, losses = _swarm(64)
-    found = cross_validate(["a", "b"], np.array([0.5, 0.5]), features, losses, folds=3, seed=3)
+    found = cross_validate(["a", "b"], Objective({"a": 0.5, "b": 0.5}), features, losses, folds=3, seed=3)
     assert found.scores["a"].spearman > 0.8
     assert found.scores["a"].r2 > 0.6
     assert found.scores[JOINT].spearman > 0.6
@@ -102,7 +103,7 @@ class Memory:
 def test_every_trial_is_predicted_once_by_a_model_that_never_saw_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regressors, "REGRESSORS", {"memory": lambda preset: Memory()})
     features, losses = np.arange(23.0)[:, None], np.arange(23.0)[:, None]
-    found = cross_validate(["a"], np.ones(1), features, losses, folds=4, seed=0, kind="memory")
+    found = cross_validate(["a"], Objective({"a": 1.0}), features, losses, folds=4, seed=0, kind="memory")
     assert found.out_of_fold["a"] == [-1.0] * 23
     # the control: the same model does know the rows that it was fitted on
     assert Memory().fit(features, losses[:, 0]).predict(features).tolist() == losses[:, 0].tolist()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quadmix.errors import ConfigError, InputError
-from quadmix.hashing import doc_hash, uniform
+from quadmix.hashing import content_hash, doc_hash, uniform
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.leakage import TargetIndex
 from quadmix.stages.fit_context import PoolFitContext
@@ -84,6 +84,57 @@ def test_the_digest_changes_with_the_texts(tmp_path: Path) -> None:
     first, same = targets(tmp_path, texts(20)), targets(tmp_path, texts(20)[::-1])
     other = targets(tmp_path, [{**row, "text": row["text"] + "!"} for row in texts(20)])
     assert first.digest == same.digest != other.digest
+
+
+def pairs(n: int) -> list[dict[str, Any]]:
+    return [
+        {"id": f"q{number}", "meta": {"ask": f"What is {number // 2}? "}, "answer": f"It is number {number}."}
+        for number in range(n)
+    ]
+
+
+PAIRED = {"prompt": "meta.ask", "completion": "answer"}
+
+
+def test_pairs_are_texts_whose_end_counts_and_whose_prompts_stay_in_one_half(tmp_path: Path) -> None:
+    whole = targets(tmp_path, pairs(80), **PAIRED)
+    by_id = dict(zip(whole.ids, zip(whole.prompts or (), whole.completions, strict=True), strict=True))
+    assert by_id == {row["id"]: (row["meta"]["ask"], row["answer"]) for row in pairs(80)}
+    assert all(text == "".join(by_id[doc_id]) for doc_id, text in zip(whole.ids, whole.texts, strict=True))
+    search, confirm = whole.search, whole.confirm
+    assert len(search) + len(confirm) == 80
+    assert not set(search.prompts or ()) & set(confirm.prompts or ())
+    assert len(search) % 2 == 0  # two answers a question
+    changed = [{**row, "answer": row["answer"] + "!"} for row in pairs(80)]
+    assert whole.digest != targets(tmp_path, changed, **PAIRED).digest
+
+
+def test_pairs_without_ids_get_them_from_both_parts(tmp_path: Path) -> None:
+    rows = [{"ask": f"Question {n}", "answer": "Yes."} for n in range(40)]
+    whole = targets(tmp_path, rows, columns={"id": None}, prompt="ask", completion="answer")
+    assert len(set(whole.ids)) == 40
+    assert (np.diff(whole.doc_hash.astype(np.float64)) > 0).all()
+
+
+@pytest.mark.parametrize("blank", [None, "", "  ", 7])
+def test_a_prompt_must_be_text(tmp_path: Path, blank: object) -> None:
+    rows = [*pairs(20), {"id": "x", "meta": {"ask": blank}, "answer": "Well."}]
+    with pytest.raises(InputError, match=r"meta\.ask"):
+        targets(tmp_path, rows, **PAIRED)
+
+
+def test_the_leakage_guard_covers_prompts_completions_and_both_together(tmp_path: Path) -> None:
+    rows = pairs(30)
+    held_out = targets(tmp_path, rows, **PAIRED)
+    index = TargetIndex.of([(held_out.name, held_out.guarded, held_out.doc_hash)])
+    row = rows[7]
+    leaked = content_hash([row["meta"]["ask"], row["answer"], row["meta"]["ask"] + "\n" + row["answer"], "other"])
+    assert index.leaks(leaked).tolist() == [0, 0, 0, -1]
+
+
+def test_prompt_and_completion_belong_together(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        targets(tmp_path, pairs(20), prompt="ask")
 
 
 def context(tmp_path: Path, unit_bytes: int = 1, held_out: tuple[TargetSet, ...] = ()) -> PoolFitContext:

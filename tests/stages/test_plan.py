@@ -98,6 +98,20 @@ def test_the_budget_is_refused_by_the_run_where_the_plan_refuses_it(scored: dict
         assert quadmix("run", file, "--set", f"mixture.budget={budget}").code == code
 
 
+def test_constraints_that_the_counted_pool_cannot_keep_are_told_by_the_plan(whole_run: WholeRun) -> None:
+    names = sorted(whole_run.manifest.domains)
+
+    def problems(constraints: str) -> tuple[str, ...]:
+        return make_estimate(read_config(whole_run.config, [f"mixture.constraints={constraints}"])).problems
+
+    assert problems(f"{{max_share: {{{names[0]}: 0.9}}}}") == ()
+    (short,) = problems("{max_repeats: 0.001}")
+    assert "short" in short
+    assert "max_repeats." in short
+    (unknown,) = problems(f"{{min_share: {{{names[0]}x: 0.1}}}}")
+    assert f"nearest is {names[0]!r}" in unknown
+
+
 def test_a_bad_file_is_a_problem_of_the_plan(scored: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "pool" / "part-003.parquet").write_bytes(b"")
     done = quadmix("plan", write_config(tmp_path / "run.yaml", scored))

@@ -6,14 +6,16 @@ import re
 import shutil
 import subprocess
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from quadmix.search.result import JOINT
+from quadmix.search.result import JOINT, ConstraintFact
 from quadmix.stages import figures
+from quadmix.stages.report import _constraints
 from tests.e2e.command_line import quadmix
 from tests.e2e.scored_pool import DOMAINS, scored_config, theta, write_scored_pool
 from tests.e2e.small_pool import write_config
@@ -131,9 +133,30 @@ def test_the_tables_hold_the_searchs_numbers(whole_run: WholeRun) -> None:
 
 def test_every_domain_has_its_curve_and_the_pictures_are_text(whole_run: WholeRun) -> None:
     svgs = re.findall(r"<svg.*?</svg>", whole_run.html, re.S)
-    assert len(svgs) == 6
+    assert len(svgs) == 7
     for name in whole_run.manifest.domains:
         assert sum(name in svg for svg in svgs) >= 3  # shares, curves, weights
+
+
+def test_the_front_over_targets_is_drawn_and_listed(whole_run: WholeRun) -> None:
+    search, page = whole_run.search, stands_alone(whole_run.html)
+    targets = list(search.targets)
+    assert page.rows["pareto"][0][1:3] == targets
+    listed = [tuple(row[1:3]) for row in page.rows["pareto"][1:]]
+    assert listed == [tuple(f"{point.predicted[name]:.3f}" for name in targets) for point in search.pareto]
+
+
+def test_constraints_of_a_search_are_listed_with_their_prices(whole_run: WholeRun) -> None:
+    facts = [
+        ConstraintFact("max_share.a", "a", 0.2, 1000.0, 0.2, True, 0.0123),
+        ConstraintFact("min_share.b", "b", 0.1, 500.0, 0.3, False, None),
+    ]
+    section = _constraints(replace(whole_run.search, constraints=facts, prices="screened again"))
+    assert section.tables[0].rows == (
+        ("max_share.a", "0.2", "1,000", "20.00 %", "binds", "+0.0123"),
+        ("min_share.b", "0.1", "500", "30.00 %", "–", "–"),
+    )
+    assert section.text.endswith("screened again.")
 
 
 @pytest.mark.parametrize("mixture", ["natural", "uniform", "topk"])
@@ -212,7 +235,7 @@ def test_a_browser_shows_it_without_asking_the_network(whole_run: WholeRun, tmp_
     dom, hosts = open_in_browser(whole_run.output / "report.html", tmp_path / "report")
     assert hosts == set()
     assert "<title>QuaDMix: 150K tokens" in dom
-    assert dom.count("<svg") == 6
+    assert dom.count("<svg") == 7
     assert Page(dom).tags.count("table") == whole_run.html.count("<table")
 
 

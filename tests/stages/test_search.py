@@ -11,14 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import zstandard
 
 from quadmix.config import RunConfig
 from quadmix.engine.fold import FoldGroup, fold_in_order, grouped
-from quadmix.errors import ConfigError
+from quadmix.errors import BudgetError, ConfigError
 from quadmix.progress import Progress
 from quadmix.search.result import JOINT, SearchResult
 from quadmix.stages.annotate import Annotated, annotate
@@ -67,7 +67,13 @@ class _Here:
         return self.value
 
 
-def config_for(folder: Path, output: str, **search_section: Any) -> RunConfig:
+def config_for(
+    folder: Path,
+    output: str,
+    constraints: dict[str, Any] | None = None,
+    more_targets: Sequence[dict[str, Any]] = (),
+    **search_section: Any,
+) -> RunConfig:
     """A pool of 900 documents in three domains, and proxies that cost a fraction of a second."""
     settings = {
         "trials": TRIALS,
@@ -79,14 +85,15 @@ def config_for(folder: Path, output: str, **search_section: Any) -> RunConfig:
         "confirm": {"seeds": 3, "rivals": ["topk"]},
         **search_section,
     }
+    howto = {"name": "howto", "path": str(EXAMPLES / "targets" / "howto.jsonl.zst"), "max_docs": 60}
     return RunConfig.model_validate({
         "output": str(folder / output),
         "seed": 3,
         "pool": {"inputs": [str(folder / "pool")], "columns": {"domain": "domain"}, "unit_bytes": "200KB"},
-        "targets": [{"name": "howto", "path": str(EXAMPLES / "targets" / "howto.jsonl.zst"), "max_docs": 60}],
+        "targets": [howto, *more_targets],
         "tokenizer": {"path": str(EXAMPLES / "tokenizer" / "tokenizer.json")},
         "annotate": {"scorers": [{"kind": "heuristics", "outputs": [CRITERION]}]},
-        "mixture": {"criteria": [CRITERION], "budget": 60_000},
+        "mixture": {"criteria": [CRITERION], "budget": 60_000, "constraints": constraints or {}},
         "search": settings,
     })  # fmt: skip
 
@@ -110,14 +117,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def run(folder: Path, output: str, engine: SerialEngine | None = None, **search_section: Any) -> SearchResult:
+def run(
+    folder: Path, output: str, engine: SerialEngine | None = None, to: TextIO | None = None, **search_section: Any
+) -> SearchResult:
     """One whole search in `output`, whose annotations are copied from `base` unless they are there."""
     if not (folder / output).exists():
         shutil.copytree(folder / "base", folder / output)
     config = config_for(folder, output, **search_section)
     engine = engine or SerialEngine()
     annotated: Annotated = annotate(config, engine, Progress.silent())
-    return search(config, engine, Progress.silent(), annotated)
+    return search(config, engine, Progress.silent() if to is None else Progress("plain", to), annotated)
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +200,92 @@ def test_a_rerun_trains_nothing_and_a_longer_swarm_only_what_is_new(folder: Path
     # top-k's three confirmation proxies are known, the new proposal's are not
     assert engine.trained == [f"trial-{TRIALS:05d}", "quadmix", "quadmix", "quadmix"]
     assert [t.losses for t in longer.trials[:TRIALS]] == [t.losses for t in finished.trials[:TRIALS]]
+
+
+def test_constraints_bind_the_proposal_and_train_no_theta_again(folder: Path, finished: SearchResult) -> None:
+    natural = finished.trials[TRIALS].mixture
+    assert natural is not None
+    bounds = {"max_share": {"encyclopedia": 0.1}, "min_share": {"math": 0.2}, "kl": 0.05}
+    engine, said = SerialEngine(), io.StringIO()
+    found = run(folder, "constrained", engine, constraints=bounds, confirm={"seeds": 3, "rivals": ["natural"]}, to=said)
+    again = run(folder, "constrained", engine, constraints={}, confirm={"seeds": 3, "rivals": ["natural"]})
+    assert [trial.losses for trial in again.trials] == [trial.losses for trial in found.trials]
+    assert [trial.losses for trial in found.trials] == [trial.losses for trial in finished.trials]
+    assert sum(name.startswith("trial-") for name in engine.trained) == TRIALS  # once, whatever the constraints
+    share = found.proposal.mixture.share
+    assert share["encyclopedia"] <= 0.1 + 1e-9
+    assert share["math"] >= 0.2 - 1e-9
+    facts = {fact.name: fact for fact in found.constraints}
+    assert facts.keys() == {"max_share.encyclopedia", "min_share.math"}
+    assert facts["max_share.encyclopedia"].binding == (abs(share["encyclopedia"] - 0.1) < 1e-6)
+    assert all((fact.price is not None) == fact.binding for fact in found.constraints)
+    assert any(fact.binding for fact in found.constraints)
+    assert "one percentage point looser" in said.getvalue()
+    rival = found.confirmation.mixtures[1]
+    assert rival.violates[0].startswith("max_share.encyclopedia is 0.1, it has 0.")
+    assert found.confirmation.mixtures[0].violates == []
+    assert found.confirmation.winner == "quadmix"
+    assert "not eligible, since constraints are broken: natural (max_share.encyclopedia" in found.confirmation.verdict
+
+
+def test_what_select_publishes_of_a_constrained_search_has_the_predicted_shares(folder: Path) -> None:
+    from quadmix.stages.select import select
+
+    bounds = {"max_share": {"encyclopedia": 0.1}, "min_share": {"math": 0.2}, "kl": 0.05}
+    engine = SerialEngine()
+    confirm = {"seeds": 3, "rivals": ["natural"]}
+    found = run(folder, "constrained", engine, constraints=bounds, confirm=confirm)
+    config = config_for(folder, "constrained", constraints=bounds, confirm=confirm)
+    manifest = select(config, engine, Progress.silent(), annotate(config, engine, Progress.silent()), found)
+    longest = 3000 // 2  # characters of a document, and a token has at least two
+    for name, share in manifest.domains.items():
+        predicted = found.proposal.mixture.share[name] * 60_000
+        assert abs(share.realised - predicted) <= max(0.005 * predicted, longest)
+        assert share.requested == pytest.approx(predicted, abs=1.0)
+    tight = config_for(folder, "constrained", constraints={"max_share": {"math": 0.01}}, confirm=confirm)
+    tight = tight.model_copy(update={"select": tight.select.model_copy(update={"mixture": "proposal"})})
+    with pytest.raises(BudgetError, match=r"max_share\.math is 0\.01"):
+        select(tight, engine, Progress.silent(), annotate(tight, engine, Progress.silent()), found)
+
+
+def test_constraints_that_cannot_be_kept_are_refused_before_any_proxy(folder: Path) -> None:
+    engine = SerialEngine()
+    for bounds, told in (
+        ({"max_share": {"maths": 0.1}}, "nearest is 'math'"),
+        ({"max_share": {"math": 0.2, "howto": 0.1}, "fixed_share": {"encyclopedia": 0.1}}, "short"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            run(folder, "refused", engine, constraints=bounds)
+    assert engine.trained == []
+    assert not list((folder / "refused" / "stages").glob("proxy_pool-*"))
+
+
+def test_two_targets_the_worst_case_and_pairs(folder: Path) -> None:
+    rows = [
+        {"id": f"p{n}", "ask": f"How do I fix number {n // 2}?", "answer": f" You turn it {n} times and wait a while."}
+        for n in range(80)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pair = {"name": "answers", "path": str(folder / "pairs.jsonl"), "prompt": "ask", "completion": "answer"}
+    worst = {"objective_rule": "worst", "pareto_points": 7, "confirm": {"seeds": 3, "rivals": ["natural"]}}
+    found = run(folder, "worst", more_targets=[pair], **worst)
+    assert SearchResult.from_json(found.to_json()) == found
+    natural = found.trials[TRIALS]
+    assert natural.joint == 0.0
+    for trial in found.trials:
+        losses = trial.losses or {}
+        assert trial.joint == pytest.approx(max(losses[t] - (natural.losses or {})[t] for t in ("howto", "answers")))
+    proposal, reference = found.confirmation.mixtures
+    for seed in range(3):
+        excess = [(proposal.losses[t][seed] or 0) - (reference.losses[t][seed] or 0) for t in ("howto", "answers")]
+        assert proposal.losses[JOINT][seed] == pytest.approx(max(excess))
+    assert reference.losses[JOINT] == [0.0] * 3
+    assert 1 <= len(found.pareto) <= 7
+    predicted = [(point.predicted["howto"], point.predicted["answers"]) for point in found.pareto]
+    assert predicted == sorted(predicted)
+    assert [b for _, b in predicted] == sorted((b for _, b in predicted), reverse=True)
+    for point in found.pareto:
+        assert sum(point.share.values()) == pytest.approx(1.0)
 
 
 def test_what_the_config_lacks_is_said_at_once(folder: Path) -> None:
