@@ -1,23 +1,80 @@
-"""The further commands of `quadmix search`: proposals from a swarm that somebody else trained."""
+"""The further commands of `quadmix search`: somebody else's swarm, and trials for somebody else's trainer."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quadmix.config import parse_count
+from quadmix.config import RunConfig, parse_count
+from quadmix.config_reader import read_config
+from quadmix.engine import make_engine
 from quadmix.progress import Progress
 
+ConfigCommand = Callable[[Any, str, str], argparse.ArgumentParser]
+
 FROM_TRIALS = "--from-trials"
-SEARCH_WORDS = (f"search {FROM_TRIALS}",)
+SEARCH_WORDS = ("search ask", "search tell", f"search {FROM_TRIALS}")
 
 
-def add_search_commands(commands: Any, config_command: Callable[[Any, str, str], argparse.ArgumentParser]) -> None:
+def add_search_commands(commands: Any, config_command: ConfigCommand) -> None:
     """Add them to a parser's commands. config_command: adds a command that reads a run configuration."""
+    _ask(commands, config_command)
+    _tell(commands, config_command)
     _from_trials(commands)
+
+
+def _ask(commands: Any, config_command: ConfigCommand) -> None:
+    command = config_command(commands, "search ask", "write trials as manifests, for a trainer of your own")
+    add = command.add_argument
+    add(
+        "--n", type=_count, required=True, metavar="N", help="trials that shall wait for losses; missing ones are added"
+    )
+    add("--out", type=Path, required=True, help="directory of the trials; the same one again after `search tell`")
+    add("--tokens", type=_count, metavar="T", help="of a trial: its pool shrinks alike (default: mixture.budget)")
+    add(
+        "--targets", type=_names, default=(), metavar="A,B", help="names of your losses (default: the config's targets)"
+    )
+    command.set_defaults(command=_run_ask)
+
+
+def _tell(commands: Any, config_command: ConfigCommand) -> None:
+    command = config_command(commands, "search tell", "take the losses of asked trials back, and propose a mixture")
+    command.add_argument(
+        "losses", type=Path, help="CSV or Parquet: trial, one column a loss (lower is better; nan: failed)"
+    )
+    command.add_argument(
+        "--from", dest="out", type=Path, required=True, metavar="DIR", help="directory of `search ask`"
+    )
+    command.set_defaults(command=_run_tell)
+
+
+def _run_ask(args: argparse.Namespace) -> int:
+    from quadmix.stages.ask_tell import ask
+
+    progress = _progress(args)
+    config = _config(args)
+    engine = make_engine(config.engine, progress)
+    try:
+        asked = ask(config, engine, progress, args.out, args.n, args.tokens, args.targets)
+    finally:
+        engine.close()
+    _print(asdict(asked), args)
+    return 0
+
+
+def _run_tell(args: argparse.Namespace) -> int:
+    from quadmix.stages.ask_tell import PROPOSAL_FILE, RESULT_FILE, tell
+
+    result = tell(_config(args), _progress(args), args.out, args.losses)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    elif result["proposals"]:
+        _print({"result": str(args.out / RESULT_FILE), "proposal": str(args.out / PROPOSAL_FILE)}, args)
+    return 0
 
 
 def _from_trials(commands: Any) -> None:
@@ -70,10 +127,26 @@ def _run_from_trials(args: argparse.Namespace) -> int:
         seed=args.seed,
         **{name: value for name, value in given.items() if value is not None},
     )
-    result = search_from_trials(asked, Progress.silent() if args.json else Progress.for_terminal())
+    result = search_from_trials(asked, _progress(args))
     files = {"result": str(args.out / RESULT_FILE), "weights": str(args.out / WEIGHTS_FILE)}
-    print(json.dumps(files | result, indent=1) if args.json else "\n".join(f"{k:<7} {v}" for k, v in files.items()))
+    _print(files | result if args.json else files, args)
     return 0
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    return read_config(args.config, [*args.set, *([f"engine.kind={args.engine}"] if args.engine else [])])
+
+
+def _progress(args: argparse.Namespace) -> Progress:
+    return Progress.silent() if args.json else Progress.for_terminal()
+
+
+def _print(outcome: dict[str, Any], args: argparse.Namespace) -> None:
+    if args.json:
+        print(json.dumps(outcome, indent=1))
+        return
+    width = max(map(len, outcome))
+    print("\n".join(f"{key:<{width}}  {value}" for key, value in outcome.items()))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ ONE_PROBLEM = [
     ("mixture.space.cutoff=[0.5, 0.1]", "mixture.space.cutoff: found [0.5, 0.1], wanted the smaller bound first"),
     ("mixture.space.cutoff=[0.5, 1.5]", "mixture.space.cutoff: found [0.5, 1.5], wanted bounds within [0, 1]"),
     ("select={mixture: topk, criterion: edo}", "select.criterion: found 'edo', wanted one of mixture.criteria"),
-    ("select={mixture: theta}", "select: `theta` must be given when, and only when, `mixture: theta`"),
+    ("select={mixture: theta}", "select: one of `theta` and `theta_file` must be given when, and"),
     ("engine={kind: spark, master: 'local[x]'}", "engine.master: found 'local[x]', wanted local[N]"),
     ("engine={kind: spark, conf: {executor.memory: 2g}}", "engine.conf.executor.memory: found a property that is not"),
     # the output must be a place of its own (catalogue 95)
