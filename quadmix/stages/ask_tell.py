@@ -58,7 +58,7 @@ from quadmix.stages.trial_pool import QUALITY_FILE, TrialPool, load_quality, mea
 
 TRIALS_JSON, TRIALS_CSV = "trials.json", "trials.csv"
 RESULT_FILE, PROPOSAL_FILE = "result.json", "proposal.json"
-_CANDIDATES = 20_000
+_CANDIDATES = 10_000
 _FINALISTS = 300  # of the acquisition: mean qualities cost milliseconds each
 
 Floats = NDArray[np.float64]
@@ -308,7 +308,7 @@ class _Learner:
         """(n, dim) cube points and (n,) joint losses expected of them."""
         seed = seed_for(self.seed, "acquisition", self.trials.round)
         around = self._best_cubes()
-        cube = candidates(self.space, max(_CANDIDATES, 4 * n), seed, around)
+        cube = candidates(self.space, max(min(_CANDIDATES, self.settings.candidates), 4 * n), seed, around)
         feasible, cheap = screen(params_from_cube(self.space, cube), tokens, mixture, self.cheap)
         rows = np.flatnonzero(feasible)
         believed = self._belief(self.cheap, seed)
