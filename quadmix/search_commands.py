@@ -38,7 +38,7 @@ def _ask(commands: Any, config_command: ConfigCommand) -> None:
     add(
         "--targets", type=_names, default=(), metavar="A,B", help="names of your losses (default: the config's targets)"
     )
-    command.set_defaults(command=_run_ask)
+    command.set_defaults(command=_run_ask, until="ask")
 
 
 def _tell(commands: Any, config_command: ConfigCommand) -> None:
@@ -49,7 +49,7 @@ def _tell(commands: Any, config_command: ConfigCommand) -> None:
     command.add_argument(
         "--from", dest="out", type=Path, required=True, metavar="DIR", help="directory of `search ask`"
     )
-    command.set_defaults(command=_run_tell)
+    command.set_defaults(command=_run_tell, until="tell")
 
 
 def _run_ask(args: argparse.Namespace) -> int:

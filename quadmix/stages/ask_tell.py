@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from quadmix.config import MixtureConfig, RunConfig, SearchConfig, SelectConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine
-from quadmix.errors import ConfigError, QuadmixError
+from quadmix.errors import BudgetError, ConfigError, QuadmixError
 from quadmix.hashing import fingerprint, seed_for, sha256_file
 from quadmix.manifest.model import FOLDER, Manifest
 from quadmix.manifest.publish import store
@@ -403,9 +403,13 @@ def _make(config: RunConfig, engine: Engine, progress: Progress, pool: TrialPool
     missing = [trial for trial in trials.open if not _is_whole(trials.root, trials.made.get(trial.name))]
     if not missing:
         return
-    with progress.track("ask: selecting the trials' documents", len(missing)) as track:
+    with progress.only("ask: selecting the trials' documents", len(missing)) as track:
         for trial in missing:
-            trials.make(trial.name, _made(config, engine, pool, trials.root, trial))
+            try:
+                trials.make(trial.name, _made(config, engine, pool, trials.root, trial))
+            except BudgetError as error:  # as in the built-in swarm: a failed trial, never the end of the others
+                progress.say(f"ask: {trial.name} cannot be selected and counts as failed: {error}")
+                trials.tell(trial.name, None)
             track.advance()
 
 
