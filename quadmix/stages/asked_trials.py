@@ -66,11 +66,17 @@ class MadeTrial:
 
 
 class AskedTrials:
-    """The journal, replayed. One writer at a time, under the directory's lock."""
+    """The journal, replayed. One writer at a time, under the directory's lock. VerificationError for damaged lines."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.journal = Journal(root / JOURNAL_FILE)
+        if self.journal.damaged:
+            # a lost batch would give its names, and the losses told under them, to other thetas
+            raise VerificationError(
+                f"{root / JOURNAL_FILE}: {self.journal.damaged} line(s) are damaged; restore the file from a copy, or "
+                "ask again into a new directory (its first trials will be the same)"
+            )
         self.asked: list[AskedTrial] = []
         self.made: dict[str, MadeTrial] = {}
         self.told: dict[str, dict[str, float] | None] = {}  # None = failed

@@ -271,6 +271,20 @@ def test_failed_trials_and_empty_rows(asked: Path, tmp_path: Path, here: InlineE
     assert tell(asked / "run.yaml", out, losses, "--json").json["failed"] == []
 
 
+def test_a_damaged_journal_is_refused(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    """Its names may belong to other thetas; a line that was torn by a kill is simply cut off."""
+    out = copy(asked, tmp_path)
+    journal = out / "journal.jsonl"
+    raw = journal.read_bytes()
+    journal.write_bytes(raw + b'{"entry":{"key":"ask/')
+    assert ask(asked / "run.yaml", out).code == 0
+    assert journal.read_bytes() == raw
+    journal.write_bytes(raw.replace(b'"origin":"prior"', b'"origin":"prios"', 1))
+    done = ask(asked / "run.yaml", out)
+    assert done.code == 3
+    assert "1 line(s) are damaged" in done.err
+
+
 def test_a_smaller_trial_has_a_pool_that_is_as_tight(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
     done = ask(asked / "run.yaml", tmp_path / "small", 3, "--tokens", "2K")
     assert done.code == 0, done.err
