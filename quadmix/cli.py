@@ -24,6 +24,7 @@ from quadmix.engine.base import CountsResults, Engine
 from quadmix.errors import QuadmixError, VerificationError
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
+from quadmix.search_commands import FROM_TRIALS, SEARCH_WORDS, add_search_commands
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.EIO)
@@ -31,7 +32,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EM
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(_with_search_words(sys.argv[1:] if argv is None else argv))
     args.at = ""
     try:
         command: Callable[[argparse.Namespace], int] = args.command
@@ -125,11 +126,28 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = _config_command(commands, name, text)
         command.set_defaults(command=_stages, until=until)
+        if name == "search":
+            command.epilog = f"see also: {', '.join(f'quadmix {other} --help' for other in SEARCH_WORDS)}"
+            add_search_commands(commands, _config_command)
     _config_command(commands, "plan", "feasibility, cost and time estimate, without doing any work").set_defaults(
         command=_plan
     )
     _manifest_commands(commands)
     return parser
+
+
+def _with_search_words(argv: Sequence[str]) -> list[str]:
+    """`search ask`, `search tell` and `search ... --from-trials ...` as the commands of those names."""
+    words = list(argv)
+    if words[:1] != ["search"]:
+        return words
+    if words[1:2] in (["ask"], ["tell"]):
+        return [f"search {words[1]}", *words[2:]]
+    for place, word in enumerate(words):
+        if word == FROM_TRIALS or word.startswith(f"{FROM_TRIALS}="):
+            given = [word.partition("=")[2]] if "=" in word else []
+            return [f"search {FROM_TRIALS}", *words[1:place], *given, *words[place + 1 :]]
+    return words
 
 
 def _config_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:

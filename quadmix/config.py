@@ -379,16 +379,21 @@ class SearchConfig(Section):
 
 
 class SelectConfig(Section):
-    """What is published. `winner` is the confirmed winner of the search; a theta makes the search unnecessary."""
+    """What is published. `winner` is the confirmed winner of the search; a theta makes the search unnecessary.
+
+    theta_file: a theta as `search tell` writes it (proposal.json), in place of `theta`.
+    """
 
     mixture: Literal["winner", "proposal", "natural", "uniform", "topk", "theta"] = "winner"
     theta: Theta | None = None
+    theta_file: str | None = None
     criterion: Name | None = None  # for topk
 
     @model_validator(mode="after")
     def _theta_named(self) -> SelectConfig:
-        if (self.mixture == "theta") != (self.theta is not None):
-            raise ValueError("`theta` must be given when, and only when, `mixture: theta`")
+        given = (self.theta is not None) + (self.theta_file is not None)
+        if given != (self.mixture == "theta"):
+            raise ValueError("one of `theta` and `theta_file` must be given when, and only when, `mixture: theta`")
         if self.mixture == "topk" and self.criterion is None:
             raise ValueError("`mixture: topk` needs `criterion`, the score to rank by")
         return self

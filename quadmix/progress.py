@@ -31,6 +31,7 @@ class Progress:
         self._clock = clock
         self._display: RichProgress | None = None
         self._open = 0
+        self._only: Track | None = None
 
     @classmethod
     def silent(cls) -> Progress:
@@ -57,7 +58,7 @@ class Progress:
     def track(self, label: str, total: int) -> Iterator[Track]:
         """Follow `total` steps under `label`; tracks may be nested."""
         track = Track(self, label, total, self._clock)
-        if self.mode == "rich":
+        if self.mode == "rich" and self._only is None:
             track.bar = self._show(label, total)
         try:
             yield track
@@ -65,6 +66,16 @@ class Progress:
         finally:
             if track.bar is not None:
                 self._hide(track.bar)
+
+    @contextmanager
+    def only(self, label: str, total: int) -> Iterator[Track]:
+        """As `track`, with nothing shown of the tracks inside it: for many steps that are some passes each."""
+        with self.track(label, total) as track:
+            self._only = track
+            try:
+                yield track
+            finally:
+                self._only = None
 
     def _show(self, label: str, total: int) -> TaskID:
         if self._display is None:
@@ -91,6 +102,8 @@ class Progress:
 
     def update(self, track: Track, note: str) -> None:
         """Show where `track` stands (called by it)."""
+        if self._only is not None and track is not self._only:
+            return
         if self._display is not None and track.bar is not None:
             self._display.update(track.bar, completed=track.done, note=note)
         elif self.mode == "plain":

@@ -167,7 +167,7 @@ ONE_PROBLEM = [
     ("search={objective_rule: worst, confirm: {rivals: [uniform]}}", "search.confirm.rivals: wanted `natural` among"),
     ("targets.0.prompt=ask", "`prompt` and `completion` belong together"),
     ("select={mixture: topk, criterion: edo}", "select.criterion: found 'edo', wanted one of mixture.criteria"),
-    ("select={mixture: theta}", "select: `theta` must be given when, and only when, `mixture: theta`"),
+    ("select={mixture: theta}", "select: one of `theta` and `theta_file` must be given when, and"),
     ("engine={kind: spark, master: 'local[x]'}", "engine.master: found 'local[x]', wanted local[N]"),
     ("engine={kind: spark, conf: {executor.memory: 2g}}", "engine.conf.executor.memory: found a property that is not"),
     # the output must be a place of its own (catalogue 95)

@@ -100,3 +100,18 @@ def test_a_terminal_gets_bars_with_literal_text(monkeypatch: pytest.MonkeyPatch)
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     assert Progress.for_terminal(Terminal()).mode == "plain"
+
+
+def test_of_many_steps_that_are_passes_each_only_the_steps_are_shown() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = Progress("plain", out, clock)
+    with progress.only("trials", 2) as trials:
+        for _ in range(2):
+            with progress.track("a pass", 3) as track:
+                clock.seconds += 6.0
+                track.advance(3)
+            trials.advance()
+    with progress.track("afterwards", 1) as track:
+        track.advance()
+    said = out.getvalue().splitlines()
+    assert said == ["trials: 1/2 (50 %), 6 s left", "trials: 2/2 (100 %)", "afterwards: 1/1 (100 %), in 0 s"]

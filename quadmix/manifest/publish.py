@@ -37,6 +37,14 @@ def publish(root: Path, manifest: Manifest, sources: Mapping[str, Path]) -> Mani
     each case the previous manifest stays current.
     """
     root = Path(root)
+    target = store(root, manifest, sources)
+    pointer = {"manifest": f"{FOLDER}/{target.name}/{MANIFEST_NAME}", "digest": manifest.digest}
+    write_atomically(root / POINTER_NAME, (json.dumps(pointer, sort_keys=True, indent=1) + "\n").encode("utf-8"))
+    return Manifest.load(root)
+
+
+def store(root: Path, manifest: Manifest, sources: Mapping[str, Path]) -> Path:
+    """All of `publish` but the pointer: the folder in which the manifest now lies, durable, under its digest."""
     data = manifest.json_bytes()
     _refuse(manifest, data, sources)
     digest = manifest.digest
@@ -52,9 +60,7 @@ def publish(root: Path, manifest: Manifest, sources: Mapping[str, Path]) -> Mani
             os.rename(work, target)
         sync_folder(target.parent)
         sync_folder(root)
-    pointer = {"manifest": f"{FOLDER}/{target.name}/{MANIFEST_NAME}", "digest": digest}
-    write_atomically(root / POINTER_NAME, (json.dumps(pointer, sort_keys=True, indent=1) + "\n").encode("utf-8"))
-    return Manifest.load(root)
+    return target
 
 
 def _refuse(manifest: Manifest, data: bytes, sources: Mapping[str, Path]) -> None:

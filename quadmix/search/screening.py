@@ -84,9 +84,7 @@ class ScreenChunk:
         rows = np.flatnonzero(feasible)
         targets = len(models.screening.targets)
         losses = models.screening.predict(matrix[rows]) if rows.size else np.zeros((0, targets))
-        joint = models.objective.joint(losses)
-        if limits is not None:
-            joint = joint + limits.penalty(share[rows])
+        joint = penalised(models.objective.joint(losses), share[rows], limits)
         best = np.argsort(joint, kind="stable")[: self.keep]
         front = np.zeros(0, dtype=np.int64)
         if self.front and targets > 1 and rows.size:
@@ -112,6 +110,11 @@ def screen(
         rows.append(features.matrix(found.mixtures, part))
         shares.append(found.mixtures.share)
     return np.concatenate(feasible), np.concatenate(rows), np.concatenate(shares)
+
+
+def penalised(joint: Floats, share: Floats, limits: Limits | None) -> Floats:
+    """What is minimised: (k,) joint losses with the penalty for shares (k, n_domains) far from the natural ones."""
+    return joint if limits is None else joint + limits.penalty(share)
 
 
 def chunk_params(space: ParamSpace, seed: int, chunk: int, size: int) -> Params:
@@ -160,9 +163,7 @@ class PredictFinalists:
         models = self.models.get()
         params = params_from_cube(self.space, cube)
         found = predict(params, self.domain_tokens, self.mixture, models, self.limits)
-        joint = models.objective.joint(found.losses)
-        if self.limits is not None:
-            joint = joint + self.limits.penalty(found.mixtures.share)
+        joint = penalised(models.objective.joint(found.losses), found.mixtures.share, self.limits)
         return np.concatenate([found.losses, joint[:, None]], axis=1)
 
 

@@ -286,7 +286,7 @@ class _Work:
             for entry in payload["files"]:
                 kind, _, rest = entry["path"].partition("-")
                 renamed = f"{stems[kind]}-{rest.partition('-')[2]}" if kind in stems else entry["path"]
-                _link(other / entry["path"], self.directory / renamed)
+                link_or_copy(other / entry["path"], self.directory / renamed)
                 entry["path"] = renamed
             save_piece(self.directory, name, key, payload)
             return payload
@@ -421,7 +421,7 @@ def _scorer_json(scorer: FittedScorer) -> dict[str, Any]:
     }
 
 
-def _link(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
     """The same immutable file under a second name; a copy where the file system has no links."""
     with suppress(FileExistsError):
         try:

@@ -55,6 +55,11 @@ class Constraints:
             found._check_draws(seed)
         return found
 
+    @property
+    def active(self) -> Limits | None:
+        """What candidates are held to; None where nothing is asked of them."""
+        return self.limits if self.bounds or self.limits.kl else None
+
     def _check_draws(self, seed: int) -> None:
         """What some theta of the space can do, the candidates' draws must hit as well."""
         params = chunk_params(self.space, seed, 0, CHUNK)

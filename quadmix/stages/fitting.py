@@ -85,12 +85,17 @@ def fit_score_maps(
 
 
 def fit_theta(
-    engine: Engine, packs: Sequence[Sequence[str]], summary: PoolSummary, mixture: MixtureConfig, theta: Theta
+    engine: Engine,
+    packs: Sequence[Sequence[str]],
+    summary: PoolSummary,
+    mixture: MixtureConfig,
+    theta: Theta,
+    maps: tuple[ScoreMap, ...] | None = None,
 ) -> QuadmixPlan:
-    """The plan of one explicit theta on the whole pool."""
+    """The plan of one explicit theta on the whole pool. maps: of its scores, fitted here when None."""
     _check_names(theta, summary.domains, mixture.criteria)
     params = params_by_name(theta.model_dump(), summary.domains, mixture.criteria)
-    maps = fit_score_maps(engine, packs, summary, mixture)
+    maps = maps or fit_score_maps(engine, packs, summary, mixture)
     binning = QualityBinning.of(maps, params.merge_weights[0], summary.docs)
     task = QualityTask(RowReader(summary.domains, mixture.criteria, hashes=False), engine.share(binning))
     cells = engine.reduce(task, packs, merge_histogram, label="quality ranks")

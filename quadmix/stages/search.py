@@ -48,6 +48,7 @@ from quadmix.search.screening import (
     finalists,
     fronts,
 )
+from quadmix.search.trial_files import LOSSES_FILE, MIXTURES_FILE, trials_csv
 from quadmix.search.trials import draw_theta
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.confirming import confirmation_jobs, confirmed, contestants
@@ -99,11 +100,16 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
         result = _Run(config, settings, engine, progress, annotated, prepared, constraints).result()
         write_atomically(directory / RESULT_FILE, result.to_json())
+        mixtures, losses = trials_csv(result.trials, result.domains, list(result.targets))
+        write_atomically(directory / MIXTURES_FILE, mixtures)
+        write_atomically(directory / LOSSES_FILE, losses)
         record = StageRecord(
             STAGE,
             stage_fingerprint(STAGE, parts),
             parts,
-            (file_entry(directory, RESULT_FILE, len(result.trials)),),
+            tuple(
+                file_entry(directory, name, len(result.trials)) for name in (RESULT_FILE, MIXTURES_FILE, LOSSES_FILE)
+            ),
             {
                 "verdict": result.confirmation.verdict,
                 "winner": result.confirmation.winner,
@@ -140,7 +146,7 @@ class _Run:
         self.domains, self.criteria = prepared.pool.domains, prepared.pool.criteria
         self.space: ParamSpace = constraints.space
         self.constraints = constraints
-        self.limits = constraints.limits if constraints.bounds or constraints.limits.kl else None
+        self.limits = constraints.active
         weights = {name: fact.weight for name, fact in prepared.facts.items()}
         self.objective = Objective(weights, settings.objective_rule)
         self.targets = self.objective.targets

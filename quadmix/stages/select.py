@@ -44,6 +44,7 @@ from quadmix.stages.emit import EmitTask, Emitted
 from quadmix.stages.fitting import fit_theta
 from quadmix.stages.records import FileEntry, StageRecord, begin, commit, find, record_digest, stage_fingerprint
 from quadmix.stages.rows import RowReader
+from quadmix.stages.theta_file import read_theta
 
 PURPOSE = "select"
 # annotation rows that one task of a pass reads, whole files: also about the rows a manifest part is made from
@@ -58,6 +59,7 @@ class Choice:
     why: str
     theta: Theta | None = None
     criterion: str | None = None
+    provenance: str | None = None  # of a theta from a file; the manifest's plan says it
 
 
 def select(
@@ -74,11 +76,15 @@ def select(
     reuse = find(root, "select", parts)
     progress.say(reuse.why)
     directory = begin(root, "select", parts) if reuse.record is None else None
-    record = reuse.record or _run(config, engine, annotated, choice, directory, parts)
+    record = reuse.record
+    if record is None:
+        assert directory is not None
+        plan = make_plan(config, engine, packs(annotated.files), annotated, choice)
+        record = run_plan(config, engine, annotated, plan, directory, parts, choice.provenance)
     if reuse.record is None:
         commit(root, record)
     folder = root / "stages" / f"select-{record.fingerprint[:16]}"
-    manifest = _manifest(config, annotated, record)
+    manifest = manifest_of(config, annotated, record)
     published = publish(root, manifest, {entry.path: folder / entry.path for entry in record.files})
     off = published.realised_tokens - published.requested_tokens
     progress.say(
@@ -91,6 +97,9 @@ def select(
 def choose(config: RunConfig, search: SearchResult | None) -> Choice:
     """The mixture that the config asks for; `winner` and `proposal` come from the search."""
     wanted = config.select
+    if wanted.theta_file is not None:
+        told = read_theta(Path(wanted.theta_file))
+        return Choice("quadmix", told.provenance, theta=told.theta, provenance=told.provenance)
     if wanted.mixture == "theta":
         return Choice("quadmix", "the theta of the config", theta=wanted.theta)
     if wanted.mixture in ("natural", "uniform", "topk"):
@@ -132,6 +141,7 @@ def _identity(config: RunConfig, annotated: Annotated, choice: Choice) -> dict[s
                 "kind": choice.kind,
                 "criterion": choice.criterion,
                 "theta": choice.theta.model_dump() if choice.theta else None,
+                **({"provenance": choice.provenance} if choice.provenance else {}),
             },
             sort_keys=True,
         ),
@@ -163,17 +173,17 @@ def make_plan(
     return plan
 
 
-def _run(
+def run_plan(
     config: RunConfig,
     engine: Engine,
     annotated: Annotated,
-    choice: Choice,
-    directory: Path | None,
+    plan: SelectionPlan,
+    directory: Path,
     parts: Mapping[str, str],
+    provenance: str | None = None,
 ) -> StageRecord:
-    assert directory is not None
+    """Find the cuts of a fitted plan and write its parts into `directory`; the record, not committed."""
     groups = packs(annotated.files)
-    plan = make_plan(config, engine, groups, annotated, choice)
     shared = engine.share(plan)
     domains = annotated.summary.domains
     settled = find_cuts(
@@ -186,9 +196,10 @@ def _run(
     emitted = [results[index] for index in range(len(groups))]
     _check_sums(settled, emitted)
     files = tuple(FileEntry(one.file, one.rows, one.bytes, one.sha256) for one in emitted if one.file)
-    return StageRecord(
-        "select", stage_fingerprint("select", parts), dict(parts), files, _summary(plan, settled, emitted, domains)
-    )
+    summary = _summary(plan, settled, emitted, domains)
+    if provenance is not None:
+        summary["plan"]["provenance"] = provenance
+    return StageRecord("select", stage_fingerprint("select", parts), dict(parts), files, summary)
 
 
 def _pack_size(item: tuple[int, Sequence[str]]) -> int:
@@ -249,7 +260,8 @@ def _finite(cut: Cut) -> float | str:
     return cut.key
 
 
-def _manifest(config: RunConfig, annotated: Annotated, record: StageRecord) -> Manifest:
+def manifest_of(config: RunConfig, annotated: Annotated, record: StageRecord) -> Manifest:
+    """The manifest of a finished selection, not published."""
     summary, pool = record.summary, annotated.summary
     plan = dict(summary["plan"])
     part_tokens = plan.pop("tokens_of_parts")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pytest
 import zstandard
 
@@ -21,6 +22,7 @@ from quadmix.engine.fold import FoldGroup, fold_in_order, grouped
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.progress import Progress
 from quadmix.search.result import JOINT, SearchResult
+from quadmix.search.trial_files import ColumnChoice, read_swarm, swarm_files
 from quadmix.stages.annotate import Annotated, annotate
 from quadmix.stages.search import search
 from quadmix.stages.swarm import TrainJobs
@@ -286,6 +288,18 @@ def test_two_targets_the_worst_case_and_pairs(folder: Path) -> None:
     assert [b for _, b in predicted] == sorted((b for _, b in predicted), reverse=True)
     for point in found.pareto:
         assert sum(point.share.values()) == pytest.approx(1.0)
+
+
+def test_the_trials_are_left_as_files_that_from_trials_reads(folder: Path) -> None:
+    finished = run(folder, "files", confirm={"seeds": 3, "rivals": []})
+    pointer = json.loads((folder / "files" / "stages" / "search.json").read_text())
+    stage = folder / "files" / "stages" / pointer["directory"]
+    swarm = read_swarm(*swarm_files(stage, None), ColumnChoice())
+    assert swarm.ids == tuple(trial.name for trial in finished.trials)
+    assert (swarm.domains, swarm.targets) == (tuple(finished.domains), ("howto",))
+    assert swarm.losses[:, 0].tolist() == [(trial.losses or {})["howto"] for trial in finished.trials]
+    shares = [[(trial.mixture.share if trial.mixture else {})[d] for d in swarm.domains] for trial in finished.trials]
+    assert swarm.shares == pytest.approx(np.array(shares), abs=1e-12)
 
 
 def test_what_the_config_lacks_is_said_at_once(folder: Path) -> None:

@@ -1,0 +1,370 @@
+"""Swarms as files: read anybody's mixtures and losses, write ours in the same layout.
+
+One row a run; a file of mixtures with an id column and one column a domain (shares that sum to 1), a file of losses
+with the same ids and one column a metric, or both in one file. That is how RegMix publishes its swarm (`index`,
+`train_the_pile_*`, `metric/*`) and how Olmix reads one (`ratios.csv` and `metrics.csv`, joined by `run_id`). Columns
+are keyed by name, never by position.
+
+An empty, NaN or infinite loss is a failed run: counted, left out, never a winner.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import fnmatch
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.errors import ConfigError, InputError
+from quadmix.search.result import Trial
+from quadmix.search.run_table import RunTable, number, read_table
+
+Floats = NDArray[np.float64]
+
+SHARE, LOSS = "share:", "loss:"  # of our own files
+MIXTURES_FILE, LOSSES_FILE = "trials_mixtures.csv", "trials_losses.csv"
+ID = "trial"
+LEAST_RUNS = 8
+SUM_TOLERANCE = 0.01
+_EXACT = 1e-9  # sums nearer to 1 than this are not worth a word
+_SHOWN = 20  # problems of one kind that a message lists
+
+# pairs of files that a directory may hold: ours, Olmix's, those of `search ask`
+_PAIRS = ((MIXTURES_FILE, LOSSES_FILE), ("ratios.csv", "metrics.csv"), ("trials.csv", "losses.csv"))
+# numeric columns that name a run and are neither a domain nor a metric unless somebody says so
+_LABELS = {"", "index", "id", "run", "run_id", "name", "trial", "trial_id", "unnamed: 0"}
+_DOMAIN_PREFIXES = (SHARE, "train_")
+_TARGET_PREFIXES = (LOSS, "valid_", "metric/", "eval/")
+
+
+@dataclass(frozen=True)
+class ColumnChoice:
+    """What the user says about the columns; patterns as in a shell (`train_*`). None and () leave it to the files."""
+
+    id_column: str | None = None
+    domains: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """n finished runs. shares: (n, n_domains), rows summing to 1; losses: (n, n_targets), finite, as in the file.
+
+    domain_columns: the file's names of `domains`. failed: ids of runs without a loss. notes: what was done, in words.
+    """
+
+    ids: tuple[str, ...]
+    id_column: str
+    domains: tuple[str, ...]
+    domain_columns: tuple[str, ...]
+    shares: Floats
+    targets: tuple[str, ...]
+    losses: Floats
+    failed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def swarm_files(mixtures: Path, losses: Path | None) -> tuple[Path, Path | None]:
+    """The file of mixtures and that of losses; `mixtures` may be a directory that holds a known pair."""
+    if not mixtures.is_dir():
+        return mixtures, losses
+    if losses is not None:
+        raise ConfigError(f"{mixtures} is a directory; wanted two files, or the directory alone")
+    for pair in _PAIRS:
+        first, second = (mixtures / name for name in pair)
+        if first.is_file() and second.is_file():
+            return first, second
+    known = "; ".join(" and ".join(pair) for pair in _PAIRS)
+    raise ConfigError(f"{mixtures}: found none of the known pairs of files ({known}); name the two files instead")
+
+
+def read_swarm(mixtures: Path, losses: Path | None, choice: ColumnChoice) -> Swarm:
+    """Read and check a swarm. losses None: in the file of the mixtures.
+
+    Raises ConfigError for columns that are not there or cannot be told apart, InputError for rows; all at once each.
+    """
+    left = read_table(mixtures)
+    right = left if losses is None else read_table(losses)
+    columns = _columns(left, right, choice)
+    joined = _join(left, right, columns.id)
+    values = _values(left, right, columns, joined)
+    failed = tuple(left.ids(columns.id)[row] for row in values.failed)
+    kept = [row for row in range(len(joined)) if row not in set(values.failed)]
+    if len(kept) < LEAST_RUNS:
+        lost = f" ({len(failed)} failed)" if failed else ""
+        raise InputError(f"{mixtures.name}: {len(kept)} finished runs{lost}, wanted at least {LEAST_RUNS} to fit on")
+    shares = values.shares[kept]
+    sums = shares.sum(axis=1, keepdims=True)
+    notes = list(columns.notes)
+    off = np.abs(sums[:, 0] - 1.0) > _EXACT
+    if off.any():
+        notes.append(
+            f"{int(off.sum())} of {len(kept)} mixtures sum to {sums.min():.4f} .. {sums.max():.4f} instead of 1; "
+            "each was divided by its sum"
+        )
+    if failed:
+        notes.append(f"{len(failed)} failed run(s) without a loss are left out: {_listed(failed)}")
+    ids = left.ids(columns.id)
+    return Swarm(
+        ids=tuple(ids[row] for row in kept),
+        id_column=columns.id,
+        domains=tuple(_short(name, SHARE) for name in columns.domains),
+        domain_columns=columns.domains,
+        shares=shares / sums,
+        targets=tuple(_short(name, LOSS) for name in columns.targets),
+        losses=values.losses[kept],
+        failed=failed,
+        notes=tuple(notes),
+    )
+
+
+def matching(patterns: Sequence[str], names: Sequence[str], flag: str) -> list[str]:
+    """The names that patterns choose, in their own order. Raises ConfigError for each pattern that chooses none."""
+    chosen, problems = _match(patterns, names, flag)
+    if problems:
+        raise ConfigError(problems)
+    return chosen
+
+
+def trials_csv(trials: Sequence[Trial], domains: Sequence[str], targets: Sequence[str]) -> tuple[bytes, bytes]:
+    """(mixtures, losses) of a search in the layout that `read_swarm` reads; a failed trial has empty losses."""
+    mixtures = table_csv(
+        [ID, "kind", *(SHARE + name for name in domains)],
+        ([t.name, t.kind, *(t.mixture.share[name] if t.mixture else None for name in domains)] for t in trials),
+    )
+    losses = table_csv(
+        [ID, *(LOSS + name for name in targets)],
+        ([t.name, *(t.losses[name] if t.losses else None for name in targets)] for t in trials),
+    )
+    return mixtures, losses
+
+
+def table_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A CSV file; floats read back to the same bits, None is an empty cell."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    return stream.getvalue().encode("utf-8")
+
+
+# ---------------------------------------------------------------------------------------------- columns
+
+
+@dataclass(frozen=True)
+class _Columns:
+    id: str
+    domains: tuple[str, ...]
+    targets: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _columns(left: RunTable, right: RunTable, choice: ColumnChoice) -> _Columns:
+    one_file = left is right
+    id_column = next(iter(left.columns)) if choice.id_column is None else choice.id_column
+    problems = [
+        f"{table.path.name}: no id column {id_column!r}{_nearest(id_column, list(table.columns))}; "
+        "name the column that joins the files with --id-column"
+        for table in ([left] if one_file else [left, right])
+        if id_column not in table.columns
+    ]
+    free = {id(table): [name for name in table.columns if name != id_column] for table in (left, right)}
+    domains, wrong = _match(choice.domains, free[id(left)], "--domains")
+    problems += wrong
+    targets, wrong = _match(choice.targets, _measurable(right, free[id(right)], LOSS), "--targets")
+    problems += wrong
+    if problems:
+        raise ConfigError(problems)
+    ours = _numeric(left, free[id(left)])
+    theirs = _numeric(right, free[id(right)])
+    if not choice.domains:
+        domains = _prefixed(ours, _DOMAIN_PREFIXES if one_file else (SHARE,))
+    if not choice.targets:
+        targets = _prefixed(theirs, _TARGET_PREFIXES if one_file else (LOSS,))
+    if one_file and not domains and not targets:
+        raise ConfigError(
+            f"{left.path.name}: which columns are domains and which are losses? Name them, patterns allowed: "
+            f"--domains 'train_*' --targets 'valid_*'; it has {', '.join(ours) or 'no column of numbers'}"
+        )
+    domains = domains or [name for name in ours if name not in targets]
+    targets = targets or [name for name in theirs if not one_file or name not in domains]
+    if both := sorted(set(domains) & set(targets)) if one_file else []:
+        problems.append(f"{left.path.name}: {_listed(both)} chosen as domain and as loss; wanted each column once")
+    if len(domains) < 2:
+        problems.append(f"{left.path.name}: found {len(domains)} domain column(s), wanted at least 2 (see --domains)")
+    if not targets:
+        problems.append(f"{right.path.name}: found no column of losses, wanted at least 1 (see --targets)")
+    for names, prefix in ((domains, SHARE), (targets, LOSS)):
+        short = [_short(name, prefix) for name in names]
+        problems += [f"two columns stand for {name!r}" for name in sorted({n for n in short if short.count(n) > 1})]
+    if problems:
+        raise ConfigError(problems)
+    unused = [name for name in free[id(left)] if name not in domains and name not in targets]
+    if not one_file:
+        unused += [name for name in free[id(right)] if name not in targets]
+    notes = (f"columns that are neither a domain nor a loss are ignored: {_listed(unused)}",) if unused else ()
+    return _Columns(id_column, tuple(domains), tuple(targets), notes)
+
+
+def _match(patterns: Sequence[str], names: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
+    found: set[str] = set()
+    problems = []
+    for pattern in patterns:
+        # a name that holds [ or * stands for itself before it is a pattern
+        hits = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        hits = hits or [name for name in names if _short(_short(name, SHARE), LOSS) == pattern]
+        if not hits:
+            problems.append(f"{flag}: no column {pattern!r}{_nearest(pattern, names)}")
+        found |= set(hits)
+    return [name for name in names if name in found], problems
+
+
+def _measurable(table: RunTable, names: Sequence[str], prefix: str) -> list[str]:
+    return [name for name in names if table.holds_numbers(name) or name.startswith(prefix)]
+
+
+def _numeric(table: RunTable, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.lower() not in _LABELS and table.holds_numbers(name)]
+
+
+def _prefixed(names: Sequence[str], prefixes: Sequence[str]) -> list[str]:
+    """The names with the first prefix that any has."""
+    for prefix in prefixes:
+        if found := [name for name in names if name.startswith(prefix)]:
+            return found
+    return []
+
+
+def _short(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f" (there are: {_listed(names)})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+# ---------------------------------------------------------------------------------------------- rows
+
+
+def _join(left: RunTable, right: RunTable, column: str) -> list[int]:
+    """Of every row of the mixtures, the row of the losses with the same id."""
+    problems: list[str] = []
+    places = []
+    for table in [left] if left is right else [left, right]:
+        place: dict[str, int] = {}
+        faults = []
+        for row, key in enumerate(table.ids(column)):
+            if not key:
+                faults.append(f"{table.at(row, column)}: found no id")
+            elif key in place:
+                faults.append(f"{table.at(row, column)}: id {key!r} is there already, in {table.places[place[key]]}")
+            else:
+                place[key] = row
+        problems += _few(faults)
+        places.append(place)
+    if left is not right:
+        first, second = places
+        for table, mine, other, lacks in (
+            (left, first, second, f"has no losses in {right.path.name}; give a failed run an empty loss"),
+            (right, second, first, f"has no mixture in {left.path.name}"),
+        ):
+            faults = [f"{table.at(row, column)}: id {key!r} {lacks}" for key, row in mine.items() if key not in other]
+            problems += _few(faults)
+    if problems:
+        raise InputError("\n".join(problems))
+    return [places[-1][key] for key in left.ids(column)]
+
+
+@dataclass(frozen=True)
+class _Values:
+    shares: Floats
+    losses: Floats
+    failed: tuple[int, ...]
+
+
+def _values(left: RunTable, right: RunTable, columns: _Columns, joined: Sequence[int]) -> _Values:
+    shares, losses = np.full((left.rows, len(columns.domains)), np.nan), np.zeros((left.rows, len(columns.targets)))
+    faults: list[str] = []
+    for place, name in enumerate(columns.targets):
+        for row, other in enumerate(joined):
+            losses[row, place] = _parsed(right, other, name, faults)
+    failed = tuple(int(row) for row in np.flatnonzero(np.isnan(losses).any(axis=1)))
+    sums: list[str] = []
+    for row in range(left.rows):
+        for place, name in enumerate(columns.domains):
+            known = len(faults)
+            value = _parsed(left, row, name, faults)
+            if math.isnan(value) and row not in failed and len(faults) == known:
+                faults.append(f"{left.at(row, name)}: found no share, wanted a number of at least 0")
+            elif value < 0:
+                faults.append(f"{left.at(row, name)}: found {value:g}, wanted a share of at least 0")
+            shares[row, place] = value
+        total = float(shares[row].sum())
+        if not abs(total - 1.0) <= SUM_TOLERANCE and not math.isnan(total):
+            hint = "; these look like percentages or tokens" if total > 2 else ""
+            sums.append(
+                f"{left.at(row)}: the shares sum to {total:.6g}, wanted 1 to within {SUM_TOLERANCE:.0%}{hint} "
+                f"(domains: {_listed(columns.domains)})"
+            )
+    if faults or sums:
+        raise InputError("\n".join(_few(faults) + _few(sums)))
+    return _Values(shares, losses, failed)
+
+
+def _parsed(table: RunTable, row: int, column: str, faults: list[str]) -> float:
+    try:
+        return number(table.columns[column][row])
+    except ValueError as error:
+        faults.append(f"{table.at(row, column)}: {error}")
+        return math.nan
+
+
+def _few(faults: Sequence[str]) -> list[str]:
+    more = [f"... and {len(faults) - _SHOWN} more of this kind"] if len(faults) > _SHOWN else []
+    return [*faults[:_SHOWN], *more]
+
+
+def read_named_numbers(path: Path, wanted: Mapping[str, str], what: str) -> dict[str, float]:
+    """A file of two columns, a domain and its number, to {domain: number >= 0}.
+
+    wanted: domain -> another spelling of it that the file may use. Raises InputError with every problem.
+    """
+    table = read_table(path)
+    name_column, *numbers = table.columns
+    numbers = [name for name in numbers if table.holds_numbers(name)]
+    if len(numbers) != 1:
+        raise InputError(f"{path}: wanted two columns, a domain and {what}; found {', '.join(table.columns)}")
+    known = {spelling: domain for domain, other in wanted.items() for spelling in (domain, other)}
+    found: dict[str, float] = {}
+    faults: list[str] = []
+    for row, name in enumerate(table.ids(name_column)):
+        value = _parsed(table, row, numbers[0], faults)
+        if name not in known:
+            faults.append(f"{table.at(row)}: the swarm has no domain {name!r}{_nearest(name, sorted(known))}")
+        elif known[name] in found:
+            faults.append(f"{table.at(row)}: domain {name!r} is there already")
+        elif math.isnan(value) or value < 0:
+            faults.append(f"{table.at(row, numbers[0])}: wanted {what}, a number of at least 0")
+        else:
+            found[known[name]] = value
+    missing = [domain for domain in wanted if domain not in found]
+    if missing and not faults:
+        faults.append(f"{path.name}: no row for the domains {_listed(missing)}")
+    if not faults and not sum(found.values()) > 0:
+        faults.append(f"{path.name}: all numbers are 0")
+    if faults:
+        raise InputError("\n".join(_few(faults)))
+    return {domain: found[domain] for domain in wanted}

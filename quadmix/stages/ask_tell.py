@@ -1,0 +1,500 @@
+"""Bring your own trainer: `ask` writes trials as manifests, `tell` takes their losses back and proposes a mixture.
+
+The first trials are Algorithm 1's, the very thetas that the built-in swarm would draw; once enough losses are told, new
+ones come from the acquisition. Each trial is selected from the trials' pool by the code of `select`, with the same
+draws of documents (common random numbers), and stored as a manifest that `verify`, `explain` and `export` read. No
+fresh proxies confirm a proposal here, and everything that is written says so.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.config import MixtureConfig, RunConfig, SearchConfig, SelectConfig
+from quadmix.core.param_space import ParamSpace, params_from_cube
+from quadmix.engine.base import Engine
+from quadmix.errors import BudgetError, ConfigError, QuadmixError
+from quadmix.hashing import fingerprint, seed_for, sha256_file
+from quadmix.manifest.model import FOLDER, Manifest
+from quadmix.manifest.publish import store
+from quadmix.progress import Progress
+from quadmix.search.acquisition import Belief, candidates, choose_batch, expected_improvement, fit_belief
+from quadmix.search.cross_validation import cross_validate
+from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
+from quadmix.search.objective import Objective
+from quadmix.search.proposals import params_of, proposal, propose, theta_by_name
+from quadmix.search.regressors import fit_targets
+from quadmix.search.result import JOINT, CrossValidation, Proposal
+from quadmix.search.screening import SearchModels, penalised, predict, screen
+from quadmix.search.trial_files import ID, LEAST_RUNS, SHARE, table_csv
+from quadmix.search.trials import draw_theta, param_space
+from quadmix.stages.annotate import annotate
+from quadmix.stages.asked_trials import (
+    ASK_FILE,
+    LOSSES_FILE,
+    AskedTrial,
+    AskedTrials,
+    MadeTrial,
+    Study,
+    check_identity,
+    check_template,
+    load_study,
+    new_losses,
+    open_study,
+    write_template,
+)
+from quadmix.stages.constraining import Constraints
+from quadmix.stages.fitting import fit_theta
+from quadmix.stages.records import record_digest, run_lock, write_atomically
+from quadmix.stages.search_inputs import objective_weights
+from quadmix.stages.select import manifest_of, packs, run_plan
+from quadmix.stages.trial_pool import QUALITY_FILE, TrialPool, load_quality, measured_mixture, trial_pool
+
+TRIALS_JSON, TRIALS_CSV = "trials.json", "trials.csv"
+RESULT_FILE, PROPOSAL_FILE = "result.json", "proposal.json"
+_CANDIDATES = 10_000
+_FINALISTS = 300  # of the acquisition: mean qualities cost milliseconds each
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an `ask` left: trials that wait for losses, of which `new` were asked now."""
+
+    directory: str
+    waiting: int
+    new: int
+    origin: str
+    told: int
+    tokens: int
+    trials: str
+    losses: str
+
+
+def ask(
+    config: RunConfig,
+    engine: Engine,
+    progress: Progress,
+    out: Path,
+    n: int,
+    tokens: int | None = None,
+    targets: Sequence[str] = (),
+) -> Asked:
+    """Bring the number of trials that wait for losses to `n`, and write every one's manifest.
+
+    tokens: of a trial, None = the config's budget; targets: names of the losses, () = the config's targets. Repeating
+    the call finishes what was interrupted and adds nothing. Raises ConfigError (exit 2) before anything is made.
+    """
+    names = _checked(config, out, tokens, targets)
+    with run_lock(Path(config.output)):
+        annotated = annotate(config, engine, progress)
+    size = tokens or config.mixture.budget
+    mixture = config.mixture.model_copy(update={"budget": size})
+    with run_lock(out):
+        identity = {**_identity(config, names), "pool": record_digest(annotated.record), "tokens": str(size)}
+        if (out / ASK_FILE).is_file():
+            check_identity(out, load_study(out), identity)
+        pool = trial_pool(
+            out, engine, progress, annotated, mixture, min(size / config.mixture.budget, 1.0), config.seed
+        )
+        summary = pool.annotated.summary
+        study = Study(
+            identity=identity,
+            domains=list(summary.domains),
+            criteria=list(mixture.criteria),
+            targets=list(names),
+            tokens=size,
+            pool_tokens=dict(zip(annotated.summary.domains, annotated.summary.tokens.tolist(), strict=True)),
+            trial_tokens=dict(zip(summary.domains, summary.tokens.tolist(), strict=True)),
+            quality=str((pool.annotated.directory / QUALITY_FILE).relative_to(out)),
+        )
+        open_study(out, study)
+        trials = AskedTrials(out)
+        check_template(out, trials, names)
+        new = n - len(trials.open)
+        origin = "none"
+        if new > 0:
+            learner = _Learner(config, study, trials, pool.quality)
+            batch = learner.next_trials(new, mixture)
+            origin = batch[0].origin
+            trials.ask(batch)
+            progress.say(f"ask: {len(batch)} trials by {_by(origin, len(trials.usable))}")
+        _make(config.model_copy(update={"mixture": mixture}), engine, progress, pool, trials)
+        _write_trials(out, study, trials)
+        write_template(out, trials, names)
+    return Asked(
+        directory=str(out),
+        waiting=len(trials.open),
+        new=max(new, 0),
+        origin=origin,
+        told=len(trials.told),
+        tokens=size,
+        trials=str(out / TRIALS_CSV),
+        losses=str(out / LOSSES_FILE),
+    )
+
+
+def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict[str, Any]:
+    """Take losses back (lower is better), fit, and write `result.json` and `proposal.json`; returns the former's JSON.
+
+    With fewer than 8 finished trials the losses are kept and nothing is fitted. Raises ConfigError for a directory or
+    config that does not fit, InputError for rows.
+    """
+    study = load_study(out)
+    check_identity(out, study, _identity(config, tuple(study.targets)))
+    weights = _weights(config, study)
+    with run_lock(out):
+        trials = AskedTrials(out)
+        found = new_losses(losses, trials, study.targets)
+        for name, values in found.items():
+            trials.tell(name, values)
+        failed = sorted(name for name, values in trials.told.items() if values is None)
+        progress.say(
+            f"tell: {len(found)} new losses; {len(trials.told)} of {len(trials.asked)} trials told, {len(failed)} of "
+            f"them failed, {len(trials.open)} wait"
+        )
+        result: dict[str, Any] = {
+            "confirmed": False,
+            "told": len(trials.told),
+            "failed": failed,
+            "waiting": [trial.name for trial in trials.open],
+            "objective": weights,
+        }
+        if len(trials.usable) < LEAST_RUNS:
+            progress.say(
+                f"tell: {len(trials.usable)} finished trials, {LEAST_RUNS} are needed to fit on; none proposed"
+            )
+            return result | {"proposals": []}
+        learner = _Learner(config, study, trials, load_quality(out / study.quality))
+        validation, proposals = learner.learned()
+        for name, score in validation.scores.items():
+            control = validation.permuted[name]
+            progress.say(
+                f"tell: held out, {name}: Spearman {score.spearman:.3f}, MAE {score.mae:.3f}, R2 {score.r2:.3f} "
+                f"(losses permuted: {control.spearman:.3f}, {control.mae:.3f}, {control.r2:.3f})"
+            )
+        chosen = proposals[0]
+        provenance = (
+            f"the proposal ({chosen.origin}) of {len(trials.usable)} trials of one's own trainer; "
+            "no fresh proxies confirmed it"
+        )
+        result |= {
+            "cross_validation": {
+                "folds": validation.folds,
+                "scores": {name: asdict(score) for name, score in validation.scores.items()},
+                "permuted": {name: asdict(score) for name, score in validation.permuted.items()},
+            },
+            "proposals": [asdict(one) for one in proposals],
+        }
+        said = {"provenance": provenance, "confirmed": False, **asdict(chosen)}
+        _write_json(out / RESULT_FILE, result)
+        _write_json(out / PROPOSAL_FILE, said)
+        for one in proposals:
+            progress.say(f"tell: {one.origin}: joint loss predicted {one.predicted[JOINT]:.4f}")
+        progress.say(
+            f"tell: {provenance}. To publish it: quadmix select CONFIG --set select.mixture=theta "
+            f"--set select.theta_file={out / PROPOSAL_FILE}"
+        )
+    return result
+
+
+# ---------------------------------------------------------------------------------------------- what is asked
+
+
+def _checked(config: RunConfig, out: Path, tokens: int | None, targets: Sequence[str]) -> tuple[str, ...]:
+    """The names of the losses; raises ConfigError for what cannot be, all at once."""
+    problems = []
+    names = tuple(targets) or tuple(target.name for target in config.targets)
+    if not names:
+        problems.append("targets: empty; name the losses that your trainer measures with --targets a,b")
+    if taken := sorted({JOINT, ID} & set(names)):
+        problems.append(f"--targets: the names {', '.join(taken)} are taken; give others")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        problems.append(f"--targets: {', '.join(twice)} twice; wanted each once")
+    if tokens is not None and tokens > config.mixture.budget:
+        problems.append(
+            f"--tokens: found {tokens:,}, wanted at most mixture.budget, which is {config.mixture.budget:,}"
+        )
+    place = out.resolve()
+    if place == Path(config.output).resolve():
+        problems.append(f"--out: {out} is the run's own output; give a directory of its own")
+    elif out.exists() and not out.is_dir():
+        problems.append(f"--out: {out} is a file; wanted a directory")
+    elif (
+        out.is_dir()
+        and not (out / ASK_FILE).is_file()
+        and {path.name for path in out.iterdir()} - {"run.lock", "stages"}
+    ):
+        problems.append(f"--out: {out} holds files of something else; nothing was written; give a new directory")
+    problems += _objective_problems(config, names)
+    if problems:
+        raise ConfigError(problems)
+    return names
+
+
+def _objective_problems(config: RunConfig, targets: Sequence[str]) -> list[str]:
+    given = (config.search.objective if config.search else None) or {}
+    rule = config.search.objective_rule if config.search else "mean"
+    wrong = [
+        f"search.objective_rule: found {rule!r}, wanted 'mean': the worst case is measured against the natural "
+        "mixture's loss, which is not among the trials that are asked"
+    ]
+    return (wrong if rule != "mean" else []) + [
+        f"search.objective.{name}: not among the losses {', '.join(targets)}" for name in given if name not in targets
+    ]
+
+
+def _weights(config: RunConfig, study: Study) -> dict[str, float]:
+    if problems := _objective_problems(config, study.targets):
+        raise ConfigError(problems)
+    return objective_weights(config.search or SearchConfig(), study.targets)
+
+
+def _identity(config: RunConfig, targets: Sequence[str]) -> dict[str, str]:
+    return {"mixture": config.mixture.model_dump_json(), "seed": str(config.seed), "targets": ",".join(targets)}
+
+
+def _by(origin: str, usable: int) -> str:
+    if origin == "prior":
+        return "Algorithm 1's draws"
+    return f"expected improvement over {usable} finished trials"
+
+
+class _Learner:
+    """What the finished trials say: the next trials, or a proposal."""
+
+    def __init__(self, config: RunConfig, study: Study, trials: AskedTrials, quality: QualitySample) -> None:
+        self.seed, self.study, self.trials, self.quality = config.seed, study, trials, quality
+        self.settings = config.search or SearchConfig()
+        self.mixture = config.mixture
+        self.domains, self.criteria = tuple(study.domains), tuple(study.criteria)
+        self.space: ParamSpace = param_space(config.mixture.space, len(self.domains), len(self.criteria))
+        self.targets = tuple(study.targets)
+        self.objective = Objective({name: _weights(config, study)[name] for name in self.targets})
+        self.factor = np.array(list(self.objective.weights.values()))
+        kind = self.settings.regressor.features
+        self.full = FeatureSet(kind, self.domains, self.criteria)
+        self.cheap = FeatureSet("screening" if kind == "realised" else "theta", self.domains, self.criteria)
+        self.usable = trials.usable
+
+    def next_trials(self, n: int, mixture: MixtureConfig) -> list[AskedTrial]:
+        """Algorithm 1's draws until enough losses are there, then the acquisition's choice. mixture: of a trial."""
+        tokens = np.array([self.study.trial_tokens[name] for name in self.domains], dtype=np.int64)
+        first, round_ = len(self.trials.asked), self.trials.round + 1
+        if len(self.usable) < LEAST_RUNS:
+            return [self._drawn(index, round_, tokens, mixture) for index in range(first, first + n)]
+        cube, mean = self._acquire(n, tokens, mixture)
+        return [
+            AskedTrial(
+                name=_name(first + place),
+                round=round_,
+                origin="acquisition",
+                theta=theta_by_name(params_from_cube(self.space, point[None]), self.domains, self.criteria),
+                cube=point.tolist(),
+                attempts=1,
+                predicted=float(guess),
+            )
+            for place, (point, guess) in enumerate(zip(cube, mean, strict=True))
+        ]
+
+    def _drawn(self, index: int, round_: int, tokens: NDArray[np.int64], mixture: MixtureConfig) -> AskedTrial:
+        drawn = draw_theta(self.space, index, self.seed, tokens, mixture)
+        assert drawn.params.cube is not None
+        theta = theta_by_name(drawn.params, self.domains, self.criteria)
+        return AskedTrial(_name(index), round_, "prior", theta, drawn.params.cube[0].tolist(), drawn.attempts, None)
+
+    def _acquire(self, n: int, tokens: NDArray[np.int64], mixture: MixtureConfig) -> tuple[Floats, Floats]:
+        """(n, dim) cube points and (n,) joint losses expected of them."""
+        seed = seed_for(self.seed, "acquisition", self.trials.round)
+        around = self._best_cubes()
+        cube = candidates(self.space, max(min(_CANDIDATES, self.settings.candidates), 4 * n), seed, around)
+        feasible, cheap, _ = screen(params_from_cube(self.space, cube), tokens, mixture, self.cheap)
+        rows = np.flatnonzero(feasible)
+        believed = self._belief(self.cheap, seed)
+        best = float(believed.predict(self._matrix(self.cheap, self.usable))[0].min())
+        mean, deviation = believed.predict(cheap[rows])
+        worth = expected_improvement(mean, deviation, best)
+        kept = np.sort(rows[np.argsort(-worth, kind="stable")[: max(_FINALISTS, 4 * n)]])
+        params = params_from_cube(self.space, cube[kept])
+        mixtures = with_quality(closed_form(params, tokens, mixture), self.quality, mixture.max_copies)
+        features = self.full.matrix(mixtures, params)
+        believed = self._belief(self.full, seed)
+        best = float(believed.predict(self._matrix(self.full, self.usable))[0].min())
+        mean, deviation = believed.predict(features)
+        waiting = [trial for trial in self.trials.open if trial.name in self.trials.made]
+        running = self._matrix(self.full, waiting) if waiting else np.zeros((0, features.shape[1]))
+        chosen = choose_batch(features, expected_improvement(mean, deviation, best), mean, n, running)
+        return cube[kept[chosen]], mean[chosen]
+
+    def _belief(self, columns: FeatureSet, seed: int) -> Belief:
+        chosen = self.settings.regressor
+        return fit_belief(
+            self.targets, self.factor, self._matrix(columns, self.usable), self._losses(),
+            kind=chosen.kind, preset=chosen.preset, seed=seed,
+        )  # fmt: skip
+
+    def _best_cubes(self) -> Floats:
+        """Cube points of the best fifth of the finished trials, at least 3."""
+        order = np.argsort(self._losses() @ self.factor, kind="stable")[: max(3, len(self.usable) // 5)]
+        return np.array([self.usable[index].cube for index in order])
+
+    def _losses(self) -> Floats:
+        told = [self.trials.told[trial.name] or {} for trial in self.usable]
+        return np.array([[one[name] for name in self.targets] for one in told])
+
+    def _matrix(self, columns: FeatureSet, trials: Sequence[AskedTrial]) -> Floats:
+        made = [self.trials.made[trial.name].mixture for trial in trials]
+        mixtures = Mixtures.of_names(made, self.domains, self.criteria)
+        if columns.kind != "theta":
+            return columns.matrix(mixtures, None)
+        thetas = [params_of(trial.theta, self.domains, self.criteria) for trial in trials]
+        return np.concatenate([columns.matrix(mixtures, params) for params in thetas])
+
+    def learned(self) -> tuple[CrossValidation, list[Proposal]]:
+        """Held-out scores, and proposals for the whole pool at the config's budget, the first to be published."""
+        chosen, losses = self.settings.regressor, self._losses()
+        full = self._matrix(self.full, self.usable)
+        validation = cross_validate(
+            self.targets, self.objective, full, losses,
+            folds=chosen.folds, seed=self.seed, kind=chosen.kind, preset=chosen.preset,
+        )  # fmt: skip
+        cheap = fit_targets(self.targets, self._matrix(self.cheap, self.usable), losses, chosen.kind, chosen.preset)
+        models = SearchModels(
+            screening=cheap,
+            full=fit_targets(self.targets, full, losses, chosen.kind, chosen.preset),
+            screening_features=self.cheap,
+            full_features=self.full,
+            objective=self.objective,
+            quality=self.quality,
+        )
+        tokens = np.array([self.study.pool_tokens[name] for name in self.domains], dtype=np.int64)
+        cube = candidates(self.space, self.settings.candidates, seed_for(self.seed, "proposal"), self._best_cubes())
+        limits = Constraints.of(self.mixture, self.space, self.domains, tokens, self.seed).active
+        feasible, matrix, share = screen(params_from_cube(self.space, cube), tokens, self.mixture, self.cheap, limits)
+        rows = np.flatnonzero(feasible)
+        found: list[Proposal] = []
+        if rows.size:
+            joint = penalised(self.objective.joint(cheap.predict(matrix[rows])), share[rows], limits)
+            cube = cube[rows[np.argsort(joint, kind="stable")[: self.settings.finalists]]]
+            guess = predict(params_from_cube(self.space, cube), tokens, self.mixture, models, limits)
+            joint = penalised(self.objective.joint(guess.losses), guess.mixtures.share, limits)
+            top = min(self.settings.average_top, len(joint))
+            found = propose(self.space, cube, joint, top, tokens, self.mixture, models, limits)
+        best = self.usable[int(np.argmin(self.objective.joint(losses)))]
+        params = params_of(best.theta, self.domains, self.criteria)
+        if bool(closed_form(params, tokens, self.mixture, limits).feasible[0]):
+            found.append(proposal("best_observed", params, tokens, self.mixture, models, limits))
+        if not found:
+            raise ConfigError(
+                f"mixture.budget: not one of {self.settings.candidates:,} candidates can meet {self.mixture.budget:,} "
+                "tokens within mixture.constraints; lower it, loosen them or raise mixture.max_copies"
+            )
+        return validation, found
+
+
+def _name(index: int) -> str:
+    return f"trial-{index:05d}"
+
+
+# ---------------------------------------------------------------------------------------------- manifests
+
+
+def _make(config: RunConfig, engine: Engine, progress: Progress, pool: TrialPool, trials: AskedTrials) -> None:
+    """The manifest of every trial that waits and has none whose bytes still verify."""
+    missing = [trial for trial in trials.open if not _is_whole(trials.root, trials.made.get(trial.name))]
+    if not missing:
+        return
+    with progress.only("ask: selecting the trials' documents", len(missing)) as track:
+        for trial in missing:
+            try:
+                trials.make(trial.name, _made(config, engine, pool, trials.root, trial))
+            except BudgetError as error:  # as in the built-in swarm: a failed trial, never the end of the others
+                progress.say(f"ask: {trial.name} cannot be selected and counts as failed: {error}")
+                trials.tell(trial.name, None)
+            track.advance()
+
+
+def _made(config: RunConfig, engine: Engine, pool: TrialPool, root: Path, trial: AskedTrial) -> MadeTrial:
+    annotated, mixture = pool.annotated, config.mixture
+    theta = trial.theta.as_config()
+    plan = fit_theta(engine, packs(annotated.files), annotated.summary, mixture, theta, pool.maps)
+    parts = {
+        "annotations": record_digest(annotated.record),
+        "config.mixture": mixture.model_dump_json(exclude={"space"}),
+        "seed": str(config.seed),
+        "theta": theta.model_dump_json(),
+    }
+    work = root / "stages" / f"trial-{fingerprint(*parts.values())[:16]}"
+    work.mkdir(parents=True, exist_ok=True)
+    provenance = f"{trial.name} of a search with one's own trainer"
+    record = run_plan(config, engine, annotated, plan, work, parts, provenance)
+    own = config.model_copy(update={"select": SelectConfig(mixture="theta", theta=theta)})
+    manifest = manifest_of(own, annotated, record)
+    folder = store(root, manifest, {entry.path: work / entry.path for entry in record.files})
+    shutil.rmtree(work)
+    manifest = Manifest.load(folder)
+    mixture_found = measured_mixture(engine, pool, manifest, mixture.criteria)
+    return MadeTrial(f"{FOLDER}/{folder.name}", manifest.digest, manifest.documents, mixture_found)
+
+
+def _is_whole(root: Path, made: MadeTrial | None) -> bool:
+    """Whether a manifest is there with the bytes that it lists; an interrupted or damaged one is made again."""
+    if made is None:
+        return False
+    try:
+        manifest = Manifest.load(root / made.manifest)
+        return manifest.digest == made.digest and all(
+            sha256_file(str(manifest.part_path(part))) == part.sha256 for part in manifest.files
+        )
+    except (QuadmixError, OSError):
+        return False
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def _write_trials(out: Path, study: Study, trials: AskedTrials) -> None:
+    """`trials.json` with every theta by name, and `trials.csv`: one row a trial, shares in columns `share:<domain>`."""
+    described = []
+    for trial in trials.asked:
+        made = trials.made.get(trial.name)
+        described.append(
+            {
+                **{key: value for key, value in asdict(trial).items() if key != "cube"},
+                "manifest": made.manifest if made else None,
+                "digest": made.digest if made else None,
+                "documents": made.documents if made else None,
+                "mixture": asdict(made.mixture) if made else None,
+                "told": trial.name in trials.told,
+                "losses": trials.told.get(trial.name),
+            }
+        )
+    _write_json(out / TRIALS_JSON, {"tokens": study.tokens, "targets": study.targets, "trials": described})
+    realised = FeatureSet("realised", tuple(study.domains), tuple(study.criteria))
+    drawn = replace(realised, kind="theta")
+    rows = []
+    for trial in trials.asked:
+        if (made := trials.made.get(trial.name)) is None:
+            continue
+        params = params_of(trial.theta, realised.domains, realised.criteria)
+        mixture = Mixtures.of_names([made.mixture], realised.domains, realised.criteria)
+        numbers = [*realised.matrix(mixture, None)[0].tolist(), *drawn.matrix(mixture, params)[0].tolist()]
+        head = [trial.name, trial.round, trial.origin, made.manifest, made.documents, int(made.mixture.tokens)]
+        rows.append([*head, *numbers])
+    assert realised.names[0].startswith(SHARE)  # what --from-trials takes for the domains
+    header = [ID, "round", "origin", "manifest", "documents", "tokens", *realised.names, *drawn.names]
+    write_atomically(out / TRIALS_CSV, table_csv(header, rows))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(path, text.encode("utf-8"))

@@ -1,0 +1,259 @@
+"""Somebody else's swarm: no pool and no proxies, only the regression and the proposal (`quadmix search --from-trials`).
+
+Reads the runs, says how well held-out runs are ranked (beside shuffled losses), and proposes domain weights as RegMix
+does. Nothing here was confirmed by fresh runs, and every output says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.errors import ConfigError
+from quadmix.hashing import sha256_file
+from quadmix.manifest.durable import resource_errors, write_atomically
+from quadmix.progress import Progress
+from quadmix.search.cross_validation import cross_validate
+from quadmix.search.domain_weights import Repetition, propose_weights
+from quadmix.search.objective import Objective
+from quadmix.search.regressors import REGRESSORS, fit_targets
+from quadmix.search.result import JOINT, CrossValidation
+from quadmix.search.trial_files import (
+    ColumnChoice,
+    Swarm,
+    matching,
+    read_named_numbers,
+    read_swarm,
+    swarm_files,
+    table_csv,
+)
+
+RESULT_FILE, WEIGHTS_FILE = "trials_search.json", "domain_weights.csv"
+VERSION = 1
+CANDIDATES = 100_000
+AVERAGE_TOP = 100  # RegMix averages its top 100; QuaDMix, with fewer shares to blur, 10
+MAX_COPIES = 4.0
+_SHOWN = 12  # domains of a proposal that the terminal shows
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrialsSearch:
+    """What is asked. losses None: in the file of the mixtures, or `mixtures` is a directory of both.
+
+    objective: metric -> weight, equal when empty; higher_is_better: patterns of metrics; domain_tokens, prior: files of
+    two columns; budget: tokens of the run that repeats are counted for.
+    """
+
+    mixtures: Path
+    losses: Path | None
+    out: Path
+    columns: ColumnChoice
+    objective: tuple[tuple[str, float], ...] = ()
+    higher_is_better: tuple[str, ...] = ()
+    domain_tokens: Path | None = None
+    budget: int | None = None
+    max_copies: float | None = None
+    prior: Path | None = None
+    regressor: str = "lightgbm"
+    candidates: int = CANDIDATES
+    average_top: int = AVERAGE_TOP
+    folds: int = 5
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises ConfigError for what can be seen without reading a file; all problems at once."""
+        problems = []
+        if self.budget is not None and self.domain_tokens is None:
+            problems.append("--budget: repeats cannot be counted without --domain-tokens, the tokens of each domain")
+        if self.max_copies is not None and self.budget is None:
+            problems.append("--max-copies: a cap on repeats needs --budget, the tokens of the run")
+        if self.max_copies is not None and not self.max_copies > 0:
+            problems.append(f"--max-copies: found {self.max_copies:g}, wanted more than 0")
+        if not 1 <= self.average_top <= self.candidates:
+            problems.append(f"--average-top: found {self.average_top}, wanted 1 to --candidates ({self.candidates:,})")
+        if self.folds < 2:
+            problems.append(f"--folds: found {self.folds}, wanted at least 2")
+        if self.regressor not in REGRESSORS:
+            problems.append(f"--regressor: found {self.regressor!r}, wanted one of {', '.join(sorted(REGRESSORS))}")
+        if self.out.exists() and (not self.out.is_dir() or (any(self.out.iterdir()) and not self._is_mine)):
+            problems.append(f"--out: {self.out} holds something else; nothing was written; give a new directory")
+        problems += [
+            f"--objective: {name}={weight:g}, wanted above 0" for name, weight in self.objective if weight <= 0
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def _is_mine(self) -> bool:
+        return (self.out / RESULT_FILE).is_file()
+
+
+def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any]:
+    """Run it and write `trials_search.json` and `domain_weights.csv`; returns the JSON of the former.
+
+    Raises ConfigError for flags and columns, InputError for files and rows.
+    """
+    asked.check()
+    files = [path for path in swarm_files(asked.mixtures, asked.losses) if path is not None]
+    swarm = read_swarm(files[0], files[1] if len(files) == 2 else None, asked.columns)
+    for note in swarm.notes:
+        progress.say(f"trials: {note}")
+    sign = _signs(swarm, asked.higher_is_better)
+    factor = _weights(swarm, asked.objective)
+    limit, prior, prior_from = _prior(asked, swarm)
+    progress.say(
+        f"trials: {len(swarm.ids)} runs, {len(swarm.domains)} domains, {len(swarm.targets)} metrics; "
+        f"prior: {prior_from}"
+    )
+    losses = swarm.losses * sign
+    objective = Objective(dict(zip(swarm.targets, factor.tolist(), strict=True)))
+    validation = cross_validate(
+        swarm.targets, objective, swarm.shares, losses, folds=asked.folds, seed=asked.seed, kind=asked.regressor
+    )
+    for line in _trust(validation):
+        progress.say(line)
+    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor)
+    proposals = propose_weights(
+        models, factor, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed
+    )
+    joint = losses @ factor
+    best = int(np.argmin(joint))
+
+    def named(values: Floats) -> dict[str, float]:
+        own = dict(zip(swarm.targets, (values * sign).tolist(), strict=True))
+        return {**own, JOINT: float(values @ factor)}
+
+    def described(weights: Floats) -> dict[str, Any]:
+        found: dict[str, Any] = {"weights": dict(zip(swarm.domains, weights.tolist(), strict=True))}
+        if limit is not None:
+            found["repeats"] = dict(zip(swarm.domains, limit.repeats(weights).tolist(), strict=True))
+            found["within_cap"] = bool((weights <= limit.cap * (1 + 1e-9)).all())
+        return found
+
+    rows = [{"origin": one.origin, **described(one.weights), "predicted": named(one.losses)} for one in proposals]
+    held_out = {name: validation.out_of_fold[name][best] for name in (*swarm.targets, JOINT)}
+    observed = {
+        "origin": "best_observed",
+        "run": swarm.ids[best],
+        **described(swarm.shares[best]),
+        "predicted": {
+            name: value * (-1.0 if name in _flipped(swarm, sign) else 1.0) for name, value in held_out.items()
+        },
+        "measured": named(losses[best]),
+    }
+    rows.insert(2, observed)
+    result = {
+        "version": VERSION,
+        "confirmed": False,
+        "note": "predicted from the given runs; no fresh run has confirmed any proposal",
+        "inputs": {path.name: sha256_file(str(path)) for path in files},
+        "runs": len(swarm.ids),
+        "failed": list(swarm.failed),
+        "notes": list(swarm.notes),
+        "domains": list(swarm.domains),
+        "objective": dict(zip(swarm.targets, factor.tolist(), strict=True)),
+        "higher_is_better": _flipped(swarm, sign),
+        "prior": {"from": prior_from, "weights": dict(zip(swarm.domains, prior.tolist(), strict=True))},
+        "cap": _cap_facts(asked, swarm, limit),
+        "regressor": asked.regressor,
+        "seed": asked.seed,
+        "candidates": asked.candidates,
+        "averaged": asked.average_top,
+        "cross_validation": {
+            "folds": validation.folds,
+            "scores": {name: asdict(score) for name, score in validation.scores.items()},
+            "permuted": {name: asdict(score) for name, score in validation.permuted.items()},
+        },
+        "proposals": rows,
+    }
+    _write(asked.out, swarm, result)
+    for line in _words(result):
+        progress.say(line)
+    return result
+
+
+def _trust(validation: CrossValidation) -> list[str]:
+    return [
+        f"trials: held out, {name}: Spearman {found.spearman:.3f}, MAE {found.mae:.4f}, R2 {found.r2:.3f} "
+        f"(losses permuted: {control.spearman:.3f}, {control.mae:.4f}, {control.r2:.3f})"
+        for name, found in validation.scores.items()
+        for control in (validation.permuted[name],)
+    ]
+
+
+def _words(result: Mapping[str, Any]) -> list[str]:
+    """What is proposed, for a reader."""
+    lines = []
+    by_origin = {row["origin"]: row for row in result["proposals"]}
+    for origin, row in by_origin.items():
+        measured = f", measured {row['measured'][JOINT]:.4f} (run {row['run']})" if "measured" in row else ""
+        capped = "" if row.get("within_cap", True) else ", over the cap on repeats"
+        lines.append(f"trials: {origin}: joint loss predicted {row['predicted'][JOINT]:.4f}{measured}{capped}")
+    weights = sorted(by_origin["average"]["weights"].items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{name} {share:.3f}" for name, share in weights[:_SHOWN] if share >= 5e-4)
+    more = f" and {len(weights) - _SHOWN} more" if len(weights) > _SHOWN else ""
+    lines.append(f"trials: proposed weights: {shown}{more}")
+    lines.append(f"trials: {result['note']}")
+    return lines
+
+
+def _signs(swarm: Swarm, patterns: Sequence[str]) -> Floats:
+    """(n_targets,) -1 for metrics where higher is better."""
+    flipped = matching(patterns, swarm.targets, "--higher-is-better")
+    return np.array([-1.0 if name in flipped else 1.0 for name in swarm.targets])
+
+
+def _flipped(swarm: Swarm, sign: Floats) -> list[str]:
+    return [name for name, one in zip(swarm.targets, sign, strict=True) if one < 0]
+
+
+def _weights(swarm: Swarm, objective: Sequence[tuple[str, float]]) -> Floats:
+    """(n_targets,) weights of the joint objective, summing to 1; metrics that an objective leaves out have none."""
+    if not objective:
+        return np.full(len(swarm.targets), 1.0 / len(swarm.targets))
+    matching([name for name, _ in objective], swarm.targets, "--objective")
+    given = dict(objective)
+    unknown = [name for name in given if name not in swarm.targets]
+    if unknown:
+        raise ConfigError(f"--objective: {', '.join(unknown)}: wanted whole names of metrics, not patterns")
+    found = np.array([given.get(name, 0.0) for name in swarm.targets])
+    return np.asarray(found / found.sum())
+
+
+def _prior(asked: TrialsSearch, swarm: Swarm) -> tuple[Repetition | None, Floats, str]:
+    spelling = dict(zip(swarm.domains, swarm.domain_columns, strict=True))
+    limit, prior, source = None, swarm.shares.mean(axis=0), "the mean of the runs' mixtures"
+    if asked.domain_tokens is not None:
+        sizes = np.array(list(read_named_numbers(asked.domain_tokens, spelling, "its tokens").values()))
+        prior, source = sizes, f"the domains' tokens ({asked.domain_tokens.name})"
+        if asked.budget is not None:
+            limit = Repetition(sizes, asked.budget, MAX_COPIES if asked.max_copies is None else asked.max_copies)
+            limit.check(swarm.domains)
+    if asked.prior is not None:
+        prior = np.array(list(read_named_numbers(asked.prior, spelling, "its prior share").values()))
+        source = asked.prior.name
+    return limit, prior / prior.sum(), source
+
+
+def _cap_facts(asked: TrialsSearch, swarm: Swarm, limit: Repetition | None) -> dict[str, Any] | None:
+    if limit is None:
+        return None
+    shares = dict(zip(swarm.domains, limit.cap.tolist(), strict=True))
+    return {"budget": limit.budget, "max_copies": limit.copies, "largest_share": shares}
+
+
+def _write(out: Path, swarm: Swarm, result: Mapping[str, Any]) -> None:
+    with resource_errors(f"cannot make {out}"):
+        out.mkdir(parents=True, exist_ok=True)
+    table = [[row["origin"], *row["weights"].values()] for row in result["proposals"]]
+    write_atomically(out / WEIGHTS_FILE, table_csv([swarm.id_column, *swarm.domain_columns], table))
+    text = json.dumps(result, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(out / RESULT_FILE, text.encode("utf-8"))

@@ -1,0 +1,323 @@
+"""Bring your own trainer: trials are manifests that verify, losses come back by name, the next round learns."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from quadmix.config import RunConfig
+from quadmix.config_reader import read_config
+from quadmix.manifest.model import Manifest
+from quadmix.search.proposals import theta_by_name
+from quadmix.search.trial_files import ColumnChoice, read_swarm
+from quadmix.search.trials import draw_theta, param_space
+from tests.e2e.command_line import Done, quadmix
+from tests.e2e.scored_pool import DOMAINS, scored_config, write_scored_pool
+from tests.e2e.small_pool import ROOT, write_config
+from tests.stages.inline_engine import InlineEngine
+
+BUDGET = 4000
+N = 10
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> InlineEngine:
+    engine = InlineEngine()
+    for module in ("quadmix.cli", "quadmix.search_commands"):
+        monkeypatch.setattr(f"{module}.make_engine", lambda config, progress: engine)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool, its config, and `trials`: ten trials asked for losses `math` and `code`."""
+    base = tmp_path_factory.mktemp("ask")
+    write_scored_pool(base / "pool")
+    values = scored_config(base / "pool", base / "out", mixture={"criteria": ["score"], "budget": BUDGET})
+    values["search"] = {"regressor": {"folds": 3}, "candidates": 600, "finalists": 30, "trials": 8}
+    values["tokenizer"] = {"path": str(ROOT / "examples" / "tokenizer" / "tokenizer.json")}
+    target = ROOT / "examples" / "targets" / "howto.jsonl.zst"
+    values["targets"] = [{"name": "howto", "path": str(target), "max_docs": 20}]
+    write_config(base / "run.yaml", values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quadmix.search_commands.make_engine", lambda config, progress: InlineEngine())
+        done = ask(base / "run.yaml", base / "trials")
+    assert done.code == 0, done.err
+    return base
+
+
+def ask(config: Path, out: Path, n: int = N, *more: str) -> Done:
+    return quadmix("search", "ask", config, "--n", n, "--out", out, "--targets", "math,code", *more)
+
+
+def tell(config: Path, out: Path, losses: Path | None = None, *more: str) -> Done:
+    return quadmix("search", "tell", config, losses or out / "losses.csv", "--from", out, *more)
+
+
+def trials(out: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((out / "trials.json").read_text())["trials"]
+    return found
+
+
+def fill(out: Path, only: int | None = None) -> None:
+    """A made-up trainer: less law is better for math, better documents are better for both."""
+    by_name = {trial["name"]: trial["mixture"] for trial in trials(out)}
+    with open(out / "losses.csv", newline="") as handle:
+        header, *rows = list(csv.reader(handle))
+    assert header == ["trial", "math", "code"]
+    for row in rows[:only]:
+        mixture = by_name[row[0]]
+        quality = sum(mixture["share"][d] * mixture["quality"][d]["score"] for d in DOMAINS)
+        row[1:] = [repr(3 + mixture["share"]["law"] - quality), repr(2 - quality)]
+    with open(out / "losses.csv", "w", newline="") as handle:
+        csv.writer(handle).writerows([header, *rows])
+
+
+def copy(asked: Path, folder: Path) -> Path:
+    shutil.copytree(asked / "trials", folder / "trials")
+    return folder / "trials"
+
+
+def test_trials_are_the_swarm_s_own_thetas_selected_exactly(asked: Path) -> None:
+    """Thetas: the draws of the built-in swarm. Documents: those that `select` publishes for the same theta."""
+    config: RunConfig = read_config(asked / "run.yaml")
+    found = trials(asked / "trials")
+    assert [trial["name"] for trial in found] == [f"trial-{index:05d}" for index in range(N)]
+    pool = pa.concat_tables([pq.read_table(path) for path in sorted((asked / "pool").glob("*.parquet"))])
+    domain, counted = np.array(pool["domain"].to_pylist()), pool["n_tokens"].to_numpy()
+    tokens = np.array([counted[domain == name].sum() for name in DOMAINS])
+    space = param_space(config.mixture.space, len(DOMAINS), 1)
+    longest = int(counted.max())
+    for index, trial in enumerate(found):
+        drawn = draw_theta(space, index, config.seed, tokens, config.mixture)
+        theta = theta_by_name(drawn.params, DOMAINS, ("score",))
+        assert trial["theta"]["cutoff"] == theta.cutoff
+        manifest = Manifest.load(asked / "trials" / trial["manifest"])
+        assert manifest.requested_tokens == BUDGET
+        assert abs(manifest.realised_tokens - BUDGET) <= longest / 2
+        assert manifest.plan["provenance"] == f"trial-{index:05d} of a search with one's own trainer"
+    # one of them by `select` itself
+    (asked / "theta.json").write_text(json.dumps({"theta": found[3]["theta"], "provenance": "by hand"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quadmix.cli.make_engine", lambda config, progress: InlineEngine())
+        sets = ("select.mixture=theta", f"select.theta_file={asked / 'theta.json'}", f"output={asked / 'by-select'}")
+        done = quadmix("select", asked / "run.yaml", *(word for one in sets for word in ("--set", one)))
+    assert done.code == 0, done.err
+    assert chosen(asked / "by-select") == chosen(asked / "trials" / found[3]["manifest"])
+
+
+def chosen(where: Path) -> dict[str, int]:
+    manifest = Manifest.load(where)
+    rows = pa.concat_tables([pq.read_table(manifest.part_path(part)) for part in manifest.files])
+    return dict(zip(rows["doc_id"].to_pylist(), rows["copies"].to_pylist(), strict=True))
+
+
+def test_every_trial_verifies_and_its_mixture_is_what_its_rows_hold(asked: Path) -> None:
+    for trial in trials(asked / "trials")[:3]:
+        folder = asked / "trials" / trial["manifest"]
+        done = quadmix("verify", folder)
+        assert done.code == 0, done.out
+        manifest = Manifest.load(folder)
+        rows = pa.concat_tables([pq.read_table(manifest.part_path(part)) for part in manifest.files]).to_pylist()
+        pool = pa.concat_tables([pq.read_table(path) for path in sorted((asked / "pool").glob("*.parquet"))])
+        place = {doc: index for index, doc in enumerate(pool["id"].to_pylist())}
+        score = pool["score"].to_numpy()
+        order = np.argsort(score, kind="stable")
+        tokens = pool["n_tokens"].to_numpy()
+        rank = np.empty(len(score))  # token-weighted mid-ranks; equal scores share one
+        for value in np.unique(score):
+            same = score == value
+            rank[same] = (tokens[score < value].sum() + tokens[same].sum() / 2) / tokens.sum()
+        assert order.size
+        for name in DOMAINS:
+            mine = [row for row in rows if row["domain"] == name]
+            total = sum(row["copies"] * row["n_tokens"] for row in mine)
+            assert trial["mixture"]["share"][name] == pytest.approx(total / manifest.realised_tokens)
+            if mine:
+                once = sum(row["n_tokens"] for row in mine)
+                assert trial["mixture"]["repeats"][name] == pytest.approx(total / once)
+                quality = sum(row["copies"] * row["n_tokens"] * rank[place[row["doc_id"]]] for row in mine) / total
+                assert trial["mixture"]["quality"][name]["score"] == pytest.approx(quality, abs=1e-6)
+
+
+def test_asking_again_adds_nothing_and_repairs_what_is_damaged(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = copy(asked, tmp_path)
+    before = {path: path.read_bytes() for path in out.rglob("*.parquet")} | {out / "trials.csv": b""}
+    table = (out / "trials.csv").read_bytes()
+    manifest = Manifest.load(out / trials(out)[2]["manifest"])
+    part = manifest.part_path(manifest.files[0])
+    part.write_bytes(b"damaged")
+    done = ask(asked / "run.yaml", out, N, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["new"], done.json["waiting"]) == (0, N)
+    assert part.read_bytes() == before[part]
+    assert (out / "trials.csv").read_bytes() == table
+
+
+def test_an_interrupted_ask_ends_with_the_same_trials(
+    asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = InlineEngine(fail_in="select: writing the manifest", fail_after=0)
+    monkeypatch.setattr("quadmix.search_commands.make_engine", lambda config, progress: stopping)
+    assert ask(asked / "run.yaml", tmp_path / "trials").code == 130
+    monkeypatch.setattr("quadmix.search_commands.make_engine", lambda config, progress: InlineEngine())
+    assert ask(asked / "run.yaml", tmp_path / "trials").code == 0
+    assert (tmp_path / "trials" / "trials.json").read_bytes() == (asked / "trials" / "trials.json").read_bytes()
+
+
+def test_losses_come_back_and_the_next_round_is_by_acquisition(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = copy(asked, tmp_path)
+    fill(out)
+    kept = (out / "losses.csv").read_bytes()
+    refused = ask(asked / "run.yaml", out)
+    assert refused.code == 2
+    assert "10 trial(s) that were not told; tell them first" in refused.err
+    assert (out / "losses.csv").read_bytes() == kept
+    done = tell(asked / "run.yaml", out)
+    assert done.code == 0, done.err
+    for said in ("10 new losses", "held out, joint: Spearman", "no fresh proxies confirmed it", "select.theta_file="):
+        assert said in done.err
+    result = json.loads((out / "result.json").read_text())
+    assert result["confirmed"] is False
+    assert [one["origin"] for one in result["proposals"]] == ["average", "argmin", "best_observed"]
+    again = tell(asked / "run.yaml", out)
+    assert again.code == 0
+    assert "0 new losses" in again.err
+    assert json.loads((out / "result.json").read_text()) == result
+    more = ask(asked / "run.yaml", out, 4, "--json")
+    assert more.code == 0, more.err
+    assert (more.json["new"], more.json["origin"], more.json["told"]) == (4, "acquisition", N)
+    found = trials(out)
+    assert [(trial["round"], trial["origin"]) for trial in found[N:]] == [(2, "acquisition")] * 4
+    assert len({json.dumps(trial["theta"]) for trial in found}) == N + 4
+    with open(out / "losses.csv", newline="") as handle:
+        assert [row[0] for row in csv.reader(handle)] == ["trial", *(trial["name"] for trial in found[N:])]
+    assert quadmix("verify", out / found[-1]["manifest"]).code == 0
+    # the files are a swarm that --from-trials reads
+    shutil.copy(out / "trials.csv", tmp_path / "trials.csv")
+    (tmp_path / "losses.csv").write_bytes(kept)
+    with open(tmp_path / "losses.csv", "a") as handle:
+        handle.writelines(f"{trial['name']},,\n" for trial in found[N:])
+    swarm = read_swarm(tmp_path / "trials.csv", tmp_path / "losses.csv", ColumnChoice())
+    assert (swarm.domains, swarm.targets, len(swarm.ids), len(swarm.failed)) == (DOMAINS, ("math", "code"), N, 4)
+
+
+def test_the_proposal_is_published_as_what_it_is(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = copy(asked, tmp_path)
+    fill(out)
+    assert tell(asked / "run.yaml", out).code == 0
+    sets = ("select.mixture=theta", f"select.theta_file={out / 'proposal.json'}", f"output={tmp_path / 'out'}")
+    done = quadmix("select", asked / "run.yaml", *(word for one in sets for word in ("--set", one)))
+    assert done.code == 0, done.err
+    assert "select: the proposal (average) of 10 trials of one's own trainer; no fresh proxies confirmed it" in done.err
+    manifest = Manifest.load(tmp_path / "out")
+    assert "no fresh proxies confirmed it" in manifest.plan["provenance"]
+    assert quadmix("verify", tmp_path / "out").code == 0
+    share = {name: found.realised / manifest.realised_tokens for name, found in manifest.domains.items()}
+    expected = json.loads((out / "proposal.json").read_text())["mixture"]["share"]
+    assert share == pytest.approx(expected, abs=0.02)
+    missing = quadmix("select", asked / "run.yaml", "--set", sets[0], "--set", "select.theta_file=nowhere.json")
+    assert missing.code == 2
+    assert "nowhere.json" in missing.err
+
+
+def test_wrong_losses_are_said_at_once_and_none_is_told(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = copy(asked, tmp_path)
+    losses = tmp_path / "l.csv"
+    lines = [
+        "trial,math,code",
+        "trial-00000,3,2",
+        "trial-00000,3,2",
+        "trial-00099,1,1",
+        "trial-00001,3,",
+        "trial-00002,x,1",
+    ]
+    losses.write_text("\n".join(lines) + "\n")
+    done = tell(asked / "run.yaml", out, losses)
+    assert done.code == 3
+    for said in (
+        "line 3, column 'trial': trial 'trial-00000' is there already", "'trial-00099' was never asked",
+        "line 5, column 'code': found no loss beside others", "line 6, column 'math': found 'x', wanted a number",
+    ):  # fmt: skip
+        assert said in done.err
+    assert "loss/" not in (out / "journal.jsonl").read_text()
+    losses.write_text("trial,math\ntrial-00000,3\n")
+    assert tell(asked / "run.yaml", out, losses).code == 2
+
+
+def test_failed_trials_and_empty_rows(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    """nan failed, empty waits; a failed one may be told again, a finished one not with another loss."""
+    out = copy(asked, tmp_path)
+    losses = tmp_path / "l.csv"
+    losses.write_text("trial,math,code\ntrial-00000,nan,nan\ntrial-00001,3,2\ntrial-00002,,\n")
+    done = tell(asked / "run.yaml", out, losses, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["told"], done.json["failed"], done.json["proposals"]) == (2, ["trial-00000"], [])
+    assert "trial-00002" in done.json["waiting"]
+    assert not (out / "proposal.json").exists()
+    losses.write_text("trial,math,code\ntrial-00000,4,3\ntrial-00001,3,2.5\n")
+    done = tell(asked / "run.yaml", out, losses)
+    assert done.code == 3
+    assert "'trial-00001' was told before" in done.err
+    losses.write_text("trial,math,code\ntrial-00000,4,3\n")
+    assert tell(asked / "run.yaml", out, losses, "--json").json["failed"] == []
+
+
+def test_a_damaged_journal_is_refused(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    """Its names may belong to other thetas; a line that was torn by a kill is simply cut off."""
+    out = copy(asked, tmp_path)
+    journal = out / "journal.jsonl"
+    raw = journal.read_bytes()
+    journal.write_bytes(raw + b'{"entry":{"key":"ask/')
+    assert ask(asked / "run.yaml", out).code == 0
+    assert journal.read_bytes() == raw
+    journal.write_bytes(raw.replace(b'"origin":"prior"', b'"origin":"prios"', 1))
+    done = ask(asked / "run.yaml", out)
+    assert done.code == 3
+    assert "1 line(s) are damaged" in done.err
+
+
+def test_a_smaller_trial_has_a_pool_that_is_as_tight(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    done = ask(asked / "run.yaml", tmp_path / "small", 3, "--tokens", "2K")
+    assert done.code == 0, done.err
+    whole, small = trials(asked / "trials"), trials(tmp_path / "small")
+    for index in range(3):
+        manifest = Manifest.load(tmp_path / "small" / small[index]["manifest"])
+        assert manifest.requested_tokens == 2000
+        assert quadmix("verify", manifest.folder).code == 0
+        # half of the documents for half of the tokens: repeats stay, to the noise of 300 documents
+        full, part = (
+            1 / sum(trial["mixture"]["share"][name] / trial["mixture"]["repeats"][name] for name in DOMAINS)
+            for trial in (whole[index], small[index])
+        )
+        assert part == pytest.approx(full, abs=0.15)
+        assert whole[index]["theta"] == small[index]["theta"]
+        assert (
+            manifest.domains["law"].available
+            != Manifest.load(asked / "trials" / whole[0]["manifest"]).domains["law"].available
+        )
+
+
+def test_a_directory_belongs_to_one_study(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = copy(asked, tmp_path)
+    other = ask(asked / "run.yaml", out, N, "--set", "seed=4")
+    assert other.code == 2
+    assert "were asked with seed 3, found 4" in other.err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    assert "holds files of something else" in ask(asked / "run.yaml", tmp_path / "mine").err
+    bare = scored_config(asked / "pool", asked / "out")
+    nothing = quadmix("search", "ask", write_config(tmp_path / "bare.yaml", bare), "--n", 3, "--out", tmp_path / "new")
+    assert nothing.code == 2
+    assert "--targets a,b" in nothing.err
+    assert not (tmp_path / "new").exists()
+    assert quadmix("search", "tell", asked / "run.yaml", "x.csv", "--from", tmp_path).code == 2
+    assert ask(asked / "run.yaml", tmp_path / "big", N, "--tokens", "5K").code == 2

@@ -1,0 +1,131 @@
+"""`quadmix search --from-trials`: a proposal from files alone, exact to the bit, and refusals that say what to do."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.command_line import quadmix
+
+REGMIX = Path(__file__).parents[3] / "shared" / "data" / "regmix"
+BEST = np.array([0.1, 0.6, 0.3])
+DOMAINS = ["law", "math", "web"]
+
+
+def swarm(folder: Path, runs: int = 40) -> list[Path]:
+    """Runs on three domains; the loss is lowest at BEST, the accuracy highest; one run failed."""
+    rng = np.random.default_rng(2)
+    shares = rng.dirichlet([1.0, 1.0, 1.0], runs).round(4)
+    shares[:, 2] = 1 - shares[:, :2].sum(axis=1)
+    distance = ((shares - BEST) ** 2).sum(axis=1)
+    with open(folder / "ratios.csv", "w", newline="") as handle:
+        csv.writer(handle).writerows([["run_id", *DOMAINS], *([f"r{i}", *row] for i, row in enumerate(shares))])
+    with open(folder / "metrics.csv", "w", newline="") as handle:
+        rows = [[f"r{i}", 3 + d if i else "nan", 60 - 9 * d, i] for i, d in enumerate(distance)]
+        csv.writer(handle).writerows([["run_id", "loss", "accuracy", "steps"], *rows])
+    return [folder / "ratios.csv", folder / "metrics.csv"]
+
+
+FAST = ("--candidates", "3K", "--average-top", "30")
+
+
+def test_a_swarm_of_files_gives_weights_without_a_config(tmp_path: Path) -> None:
+    files = swarm(tmp_path)
+    chosen = ("--targets", "loss,accuracy", "--higher-is-better", "acc*", "--objective", "loss=1,accuracy=0.01")
+    done = quadmix("search", "--from-trials", *files, "--out", tmp_path / "out", *chosen, *FAST)
+    assert done.code == 0, done.err
+    for said in ("1 failed run(s)", "ignored: steps", "held out, joint: Spearman", "no fresh run has confirmed"):
+        assert said in done.err
+    result = json.loads((tmp_path / "out" / "trials_search.json").read_text())
+    assert result["confirmed"] is False
+    assert (result["runs"], result["failed"]) == (39, ["r0"])
+    assert result["objective"]["loss"] == pytest.approx(1 / 1.01)
+    by_origin = {row["origin"]: row for row in result["proposals"]}
+    assert list(by_origin) == ["average", "argmin", "best_observed", "prior"]
+    found = np.array([by_origin["average"]["weights"][name] for name in DOMAINS])
+    assert np.abs(found - BEST).max() < 0.12
+    average, prior = by_origin["average"]["predicted"], by_origin["prior"]["predicted"]
+    assert average["loss"] < prior["loss"]
+    assert average["accuracy"] > prior["accuracy"] > 50  # in its own sign
+    scores, control = (result["cross_validation"][key]["joint"]["spearman"] for key in ("scores", "permuted"))
+    assert scores > 0.8 > 0.4 > control
+    with open(tmp_path / "out" / "domain_weights.csv", newline="") as handle:
+        table = list(csv.reader(handle))
+    assert table[0] == ["run_id", *DOMAINS]
+    assert [float(cell) for cell in table[1][1:]] == found.tolist()
+
+
+def test_the_same_command_gives_the_same_bytes_and_a_directory_stands_for_its_files(tmp_path: Path) -> None:
+    swarm(tmp_path)
+    for name in ("one", "two"):
+        where = ("--out", tmp_path / name)
+        done = quadmix("search", *where, f"--from-trials={tmp_path}", "--targets", "loss", *FAST, "--json")
+        assert (done.code, done.err) == (0, "")
+        assert done.json["runs"] == 39
+    for file in ("trials_search.json", "domain_weights.csv"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_repeats_are_capped_where_sizes_and_budget_are_given(tmp_path: Path) -> None:
+    files = swarm(tmp_path)
+    sizes = tmp_path / "tokens.csv"
+    sizes.write_text("domain,tokens\nlaw,400\nmath,100\nweb,800\n")
+    command = ("search", "--from-trials", *files, "--targets", "loss", "--domain-tokens", sizes, *FAST)
+    done = quadmix(*command, "--budget", "1K", "--max-copies", "3", "--out", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    average = done.json["proposals"][0]
+    assert 0.29 < average["weights"]["math"] <= 0.3 + 1e-12  # 3 copies of 100 tokens in 1,000; the optimum is 0.6
+    assert average["within_cap"]
+    assert average["repeats"]["math"] == pytest.approx(10 * average["weights"]["math"])
+    assert done.json["prior"]["weights"]["web"] == pytest.approx(8 / 13)
+    refused = quadmix(*command, "--budget", "10K", "--max-copies", "3", "--out", tmp_path / "more")
+    assert refused.code == 2
+    assert "asked 10,000 tokens, the domains hold 3,900" in refused.err
+    assert refused.last_line == "nothing was changed"
+    assert not (tmp_path / "more").exists()
+
+
+def test_flags_that_do_not_fit_are_said_at_once(tmp_path: Path) -> None:
+    files = swarm(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    done = quadmix(
+        "search", "--from-trials", *files, "--out", tmp_path / "full", "--budget", "1K", "--folds", "1",
+        "--average-top", "200K", "--regressor", "oracle", "--objective", "loss=-1",
+    )  # fmt: skip
+    assert done.code == 2
+    for flag in ("--budget", "--folds", "--average-top", "--regressor", "--objective", "--out"):
+        assert flag in done.err
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
+
+
+def test_bad_rows_end_with_3_and_bad_columns_with_2(tmp_path: Path) -> None:
+    ratios, metrics = swarm(tmp_path)
+    ratios.write_text(ratios.read_text().replace("r7,", "r8,"))
+    command = ("search", "--from-trials", ratios, metrics, "--out", tmp_path / "out")
+    done = quadmix(*command)
+    assert done.code == 3
+    assert "'r8' is there already" in done.err
+    assert "'r7' has no mixture" in done.err
+    assert quadmix(*command, "--targets", "accuracies").code == 2
+    assert "did you mean 'accuracy'" in quadmix(*command, "--targets", "accuracies").err
+
+
+def test_regmix_s_own_swarm_from_the_command_line(tmp_path: Path) -> None:
+    if not REGMIX.exists():
+        pytest.skip(f"RegMix's swarm is not here: {REGMIX}")
+    files = (REGMIX / "train_mixture_1m.csv", REGMIX / "train_pile_loss_1m.csv")
+    done = quadmix(
+        "search", "--from-trials", *files, "--targets", "*pile_cc*", "--out", tmp_path / "out", "--json",
+        "--candidates", "10K",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (target,) = done.json["objective"]
+    assert done.json["cross_validation"]["scores"][target]["spearman"] > 0.975
+    weights = done.json["proposals"][0]["weights"]
+    # RegMix's paper finds web text to matter most for Pile-CC
+    assert max(weights, key=weights.__getitem__) == "train_the_pile_pile_cc"
