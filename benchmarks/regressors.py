@@ -1,12 +1,12 @@
-"""Every regressor on a real swarm: 512 mixtures of 17 domains and 13 losses of 1M-parameter models, published by RegMix.
+"""Every regressor on a real swarm: RegMix's 512 mixtures of 17 domains and 13 losses of 1M-parameter models.
 
     python -m benchmarks.regressors [FOLDER] [--kinds auto ...] [--sizes 32 64 128 512] [--draws 5]
 
 At 32, 64 and 128 trials: random draws, each tested on the rows that it left out. At 512: five folds. Whatever a
 regressor chooses or calibrates, it does on its training rows, so no score is of a row that had a part in it.
 Printed are the mean Spearman over the losses (times 100), how many held-out losses lie in their 90 % intervals (one by
-one, and for the mean of all losses), and the CPU seconds of choosing and fitting all losses. The bars are for `auto`; the
-exit code is 1 where one is missed. All of it takes about half an hour of CPU, nearly all of it at 512.
+one, and for the mean of all losses), and the CPU seconds of choosing and fitting all losses. The bars are for `auto`;
+the exit code is 1 where one is missed. All of it takes about half an hour of CPU, nearly all of it at 512.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ It has one number a domain and one more, so it transfers to larger models better
 knows nothing of how domains interact. It sees the shares alone: repeats and mean qualities have no place in the law.
 
 The offset c is what makes the fit non-convex, so the fit starts from several: each start solves for a on
-the logarithm, and all parameters are then refined together. A weak ridge keeps a swarm smaller than three times the
+the logarithm, and all parameters are then refined together; twice more with the Huber loss at the scale of the
+residuals. A weak ridge keeps a swarm smaller than three times the
 number of domains from sending a coefficient away.
 """
 
@@ -21,6 +22,8 @@ Floats = NDArray[np.float64]
 
 _HUBER = 1.35  # sds of the residual: 95 % efficient under a normal
 _RIDGE = 1e-5  # per row, on a, for losses scaled to variance 1
+_REWEIGHTINGS = 2
+_LEAST_SCALE = 1e-3  # of the residuals, for losses scaled to variance 1: a perfect fit has none
 _STARTS = (0.2, 2.0)  # how far the offset lies below the lowest loss, in ranges of the losses
 
 
@@ -45,9 +48,8 @@ class LogLinearLaw:
         freedom = max(len(losses) - len(parameters), len(losses) / 4.0)
         variance = float(residual @ residual) / freedom
         curvature = jacobian.T @ jacobian + len(losses) * _RIDGE * np.eye(len(parameters))
-        self.fitted = Fitted(
-            mask, parameters, np.asarray(np.linalg.inv(curvature), dtype=np.float64), variance, centre, scale
-        )
+        covariance = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
+        self.fitted = Fitted(mask, parameters, covariance, variance, centre, scale)
         return self
 
     def predict(self, features: Floats) -> Floats:
@@ -82,30 +84,38 @@ class Fitted:
 
 
 def _best_fit(shares: Floats, losses: Floats) -> Floats:
-    from scipy.optimize import minimize
-
     extent = float(np.ptp(losses)) or 1.0
     found = []
     for below in _STARTS:
         offset = float(losses.min()) - below * extent
-        slopes = _ridge(shares, np.log(losses - offset))
-        start = np.append(offset, slopes)
-        fit = minimize(
-            objective, start, args=(shares, losses), jac=True, method="L-BFGS-B", options={"maxiter": 300},
-            bounds=[(None, None)] + [(-30.0, 30.0)] * shares.shape[1],
-        )  # fmt: skip
-        found.append((float(fit.fun), fit.x))
-    return np.asarray(min(found, key=lambda one: one[0])[1])
+        start = np.append(offset, _ridge(shares, np.log(losses - offset)))
+        found.append(_descend(start, shares, losses, _HUBER))
+    parameters = min(found, key=lambda one: one[0])[1]
+    for _ in range(_REWEIGHTINGS):
+        # the residuals' own scale, by their median: a wild trial has no part in it
+        scale = float(np.median(np.abs(losses - _law(parameters, shares)))) / 0.6745
+        parameters = _descend(parameters, shares, losses, _HUBER * max(scale, _LEAST_SCALE))[1]
+    return parameters
 
 
-def objective(parameters: Floats, shares: Floats, losses: Floats) -> tuple[float, Floats]:
-    """(mean Huber loss of the residuals + ridge, gradient)."""
-    residual = _law(parameters, shares) - losses
-    clipped = np.clip(residual, -_HUBER, _HUBER)
-    value = float(np.mean(clipped * residual - 0.5 * clipped**2)) + 0.5 * _RIDGE * float(
-        parameters[1:] @ parameters[1:]
-    )
-    gradient = _jacobian(parameters, shares).T @ clipped / len(losses)
+def _descend(start: Floats, shares: Floats, losses: Floats, clip: float) -> tuple[float, Floats]:
+    from scipy.optimize import minimize
+
+    bounds = [(None, None)] + [(-30.0, 30.0)] * shares.shape[1]
+    fit = minimize(
+        objective, start, args=(shares, losses, clip), jac=True, method="L-BFGS-B", bounds=bounds,
+        options={"maxiter": 300},
+    )  # fmt: skip
+    return float(fit.fun), np.asarray(fit.x, dtype=np.float64)
+
+
+def objective(parameters: Floats, shares: Floats, losses: Floats, clip: float) -> tuple[float, Floats]:
+    """(mean Huber loss of the residuals, linear beyond `clip` and in units of clip², plus ridge; its gradient)."""
+    residual = (_law(parameters, shares) - losses) / clip
+    clipped = np.clip(residual, -1.0, 1.0)
+    penalty = 0.5 * _RIDGE * float(parameters[1:] @ parameters[1:])
+    value = float(np.mean(clipped * residual - 0.5 * clipped**2)) + penalty
+    gradient = _jacobian(parameters, shares).T @ clipped / (clip * len(losses))
     gradient[1:] += _RIDGE * parameters[1:]
     return value, gradient
 
