@@ -6,7 +6,7 @@ At 32, 64 and 128 trials: random draws, each tested on the rows that it left out
 regressor chooses or calibrates, it does on its training rows, so no score is of a row that had a part in it.
 Printed are the mean Spearman over the losses (times 100), how many held-out losses lie in their 90 % intervals (one by
 one, and for the mean of all losses), and the CPU seconds of choosing and fitting all losses. The bars are for `auto`;
-the exit code is 1 where one is missed. All of it takes about half an hour of CPU, nearly all of it at 512.
+the exit code is 1 where one is missed. All of it takes over half an hour of CPU, most of it at 512.
 """
 
 from __future__ import annotations
