@@ -39,7 +39,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.bench
-	for script in candidates selection proxies heuristics tokenizers quickstart; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in candidates selection proxies heuristics tokenizers regressors quickstart; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -339,9 +339,13 @@ PROXY_PRESETS: dict[str, dict[str, object]] = {
 
 
 class RegressorConfig(Section):
-    """What maps mixtures to losses. `realised` features: share, mean quality and repeats of each domain."""
+    """What maps mixtures to losses. `realised` features: share, mean quality and repeats of each domain.
 
-    kind: Literal["lightgbm"] = "lightgbm"
+    `auto` averages the other kinds, with weights from a cross-validation on the training trials; `log_linear` sees the
+    shares alone, so it needs `realised` features. preset: LightGBM's, also within `auto`.
+    """
+
+    kind: Literal["auto", "gaussian_process", "lightgbm", "log_linear"] = "auto"
     preset: Literal["small", "regmix"] = "small"
     features: Literal["realised", "theta"] = "realised"
     folds: Annotated[int, Field(ge=2, le=50)] = 5

@@ -183,6 +183,9 @@ def _search_sizes(
     for (small, fewer), (large, more) in pairwise(sizes.items()):
         if fewer > more:
             yield ("search", small), f"found {fewer:,}, wanted at most search.{large}, which is {more:,}"
+    if search.regressor.kind == "log_linear" and search.regressor.features == "theta":
+        text = "found 'log_linear' with features 'theta'; the law is about shares, so it wants features: realised"
+        yield ("search", "regressor", "kind"), text
     if search.tokens_per_trial > search.pool_tokens:
         text = f"found {search.tokens_per_trial:,}, wanted at most search.pool_tokens, which is {search.pool_tokens:,}"
         yield ("search", "tokens_per_trial"), text

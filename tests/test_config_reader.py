@@ -150,6 +150,10 @@ ONE_PROBLEM = [
     ("search=null", "search: missing, but select.mixture is 'winner'"),
     ("search.objective={howto: 1, refrence: 2}", "search.objective.refrence: found 'refrence', wanted the name of a"),
     ("search.finalists=5", "search.average_top: found 10, wanted at most search.finalists, which is 5"),
+    (
+        "search.regressor={kind: log_linear, features: theta}",
+        "search.regressor.kind: found 'log_linear' with features 'theta'",
+    ),
     ("search.tokens_per_trial=300M", "search.tokens_per_trial: found 300,000,000, wanted at most search.pool_tokens"),
     ("mixture.space.cutoff=[0.5, 0.1]", "mixture.space.cutoff: found [0.5, 0.1], wanted the smaller bound first"),
     ("mixture.space.cutoff=[0.5, 1.5]", "mixture.space.cutoff: found [0.5, 1.5], wanted bounds within [0, 1]"),

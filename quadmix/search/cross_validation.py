@@ -2,7 +2,11 @@
 
 Every trial is predicted once, by models that never saw it. The scores are computed over all held-out predictions
 together, per target and for the joint objective. The control repeats the whole procedure with the losses dealt out to
-the wrong trials: what a regressor of these features scores when there is nothing to learn.
+the wrong trials: what a regressor of these features scores when there is nothing to learn. Whatever a regressor chooses
+or calibrates by cross-validation of its own, it does anew on the training rows of each fold.
+
+The coverage says how many held-out losses lay in their 90 % intervals: the proof of the uncertainty, on rows that
+had no part in it.
 """
 
 from __future__ import annotations
@@ -14,12 +18,13 @@ from numpy.typing import NDArray
 
 from quadmix.hashing import hash_words, purpose_key
 from quadmix.search.objective import Objective
-from quadmix.search.regressors import fit_targets
+from quadmix.search.regressors import TargetModels, fit_targets
 from quadmix.search.result import JOINT, CrossValidation, Scores
 
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 3
+LEVEL = 0.9
 
 
 def cross_validate(
@@ -32,25 +37,37 @@ def cross_validate(
     seed: int,
     kind: str = "lightgbm",
     preset: str = "small",
+    columns: Sequence[str] | None = None,
 ) -> CrossValidation:
-    """features: (n, f); losses: (n, n_targets) finite; targets: their columns, the objective's own."""
+    """features: (n, f) with named columns; losses: (n, n_targets) finite, in the order of the objective's targets."""
     rows = len(losses)
     folds = min(folds, rows)
     fold = np.empty(rows, dtype=np.int64)
     fold[_shuffled(rows, seed, "folds")] = np.arange(rows) % folds
 
-    def held_out(measured: Floats) -> Floats:
-        predicted = np.empty_like(measured)
+    predicted, inside = np.empty_like(losses), np.empty((rows, len(targets) + 1), dtype=bool)
+    for index in range(folds):
+        out = fold == index
+        models = fit_targets(targets, features[~out], losses[~out], kind, preset, columns)
+        predicted[out] = models.predict(features[out])
+        low, high = models.predict_interval(features[out], LEVEL)
+        inside[out, :-1] = (low <= losses[out]) & (losses[out] <= high)
+        joint_low, joint_high = _joint_interval(models, features[out], objective, low, high)
+        joint = objective.joint(losses[out])
+        inside[out, -1] = (joint_low <= joint) & (joint <= joint_high)
+
+    def control(dealt: Floats) -> Floats:
+        guessed = np.empty_like(dealt)
         for index in range(folds):
             out = fold == index
-            predicted[out] = fit_targets(targets, features[~out], measured[~out], kind, preset).predict(features[out])
-        return predicted
+            models = fit_targets(targets, features[~out], dealt[~out], kind, preset, columns, calibrate=False)
+            guessed[out] = models.predict(features[out])
+        return guessed
 
-    predicted = held_out(losses)
     controls = []
     for repeat in range(PERMUTATIONS):
         dealt = losses[_shuffled(rows, seed, f"permuted/{repeat}")]
-        controls.append(_all_scores(targets, objective, dealt, held_out(dealt)))
+        controls.append(_all_scores(targets, objective, dealt, control(dealt)))
     names = [*targets, JOINT]
     return CrossValidation(
         folds=folds,
@@ -58,8 +75,18 @@ def cross_validate(
         scores=_all_scores(targets, objective, losses, predicted),
         permuted={name: _mean_scores([control[name] for control in controls]) for name in names},
         permutations=PERMUTATIONS,
+        coverage={name: float(share) for name, share in zip(names, inside.mean(axis=0), strict=True)},
         out_of_fold={name: [float(v) for v in column] for name, column in _columns(targets, objective, predicted)},
     )
+
+
+def _joint_interval(
+    models: TargetModels, features: Floats, objective: Objective, low: Floats, high: Floats
+) -> tuple[Floats, Floats]:
+    """The mean's interval is calibrated itself; the worst case lies between those of the targets' ends, or closer."""
+    if objective.rule == "mean":
+        return models.joint_interval(features, np.array(list(objective.weights.values())), LEVEL)
+    return objective.joint(low), objective.joint(high)
 
 
 def scores(measured: Floats, predicted: Floats) -> Scores:

@@ -84,13 +84,15 @@ class Scores:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class CrossValidation:
-    """Held-out scores by target and JOINT, beside the mean of the permuted-label controls."""
+    """Held-out scores by target and JOINT, beside the mean of the permuted-label controls. coverage: the part of the
+    held-out losses that lay in their 90 % prediction intervals."""
 
     folds: int
     rows: int
     scores: dict[str, Scores]
     permuted: dict[str, Scores]
     permutations: int
+    coverage: dict[str, float]
     out_of_fold: dict[str, list[float]]
 
 

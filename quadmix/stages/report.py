@@ -247,10 +247,11 @@ def _regression(search: SearchResult) -> Section:
             _number(validation.permuted[name].mae),
             _number(validation.scores[name].r2),
             _number(validation.permuted[name].r2),
+            f"{validation.coverage[name]:.0%}",
         )
         for name in panels
     )
-    header = ("target", "Spearman", "permuted", "MAE, nats", "permuted", "R²", "permuted")
+    header = ("target", "Spearman", "permuted", "MAE, nats", "permuted", "R²", "permuted", "in 90 % interval")
     facts = Table(
         ("target", "weight", "median proxy, nats/token", "unigram entropy of the target", "evaluated tokens"),
         tuple(

@@ -26,7 +26,7 @@ from quadmix.search.journal import Journal
 from quadmix.search.objective import Objective
 from quadmix.search.pareto import non_dominated, spread_out
 from quadmix.search.proposals import buildable, params_of, predicted_by_name, proposal, propose, theta_by_name
-from quadmix.search.regressors import fit_targets
+from quadmix.search.regressors import fit_screening, fit_targets
 from quadmix.search.result import (
     JOINT,
     Confirmation,
@@ -257,16 +257,24 @@ class _Run:
         validation = cross_validate(
             self.targets, self.objective, features, losses,
             folds=chosen.folds, seed=self.config.seed, kind=chosen.kind, preset=chosen.preset,
+            columns=full.names,
         )  # fmt: skip
         for name in (*self.targets, JOINT):
             found, control = validation.scores[name], validation.permuted[name]
             self.progress.say(
                 f"search: held out, {name}: Spearman {found.spearman:.3f}, MAE {found.mae:.3f} nats, R2 {found.r2:.3f} "
-                f"(losses permuted: {control.spearman:.3f}, {control.mae:.3f}, {control.r2:.3f})"
+                f"(losses permuted: {control.spearman:.3f}, {control.mae:.3f}, {control.r2:.3f}); "
+                f"{validation.coverage[name]:.0%} lie in their 90% intervals"
             )
+        fitted = fit_targets(self.targets, features, losses, chosen.kind, chosen.preset, full.names)
+        if chosen.kind == "auto":
+            mix = ", ".join(f"{name} {part:.2f}" for name, part in fitted.shares_of_models().items())
+            self.progress.say(f"search: regressor chosen by cross-validation of the trials: {mix}")
         models = SearchModels(
-            screening=fit_targets(self.targets, self.features(cheap, usable), losses, chosen.kind, chosen.preset),
-            full=fit_targets(self.targets, features, losses, chosen.kind, chosen.preset),
+            screening=fit_screening(
+                self.targets, self.features(cheap, usable), losses, chosen.kind, chosen.preset, cheap.names, fitted
+            ),
+            full=fitted,
             screening_features=cheap,
             full_features=full,
             objective=self.objective,

@@ -18,7 +18,7 @@ from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, uniform
 from quadmix.progress import Progress
 from quadmix.scorers.tokens import FileTokenizer, load_tokenizer
-from quadmix.search.regressors import make_regressor
+from quadmix.search.regressors import require_regressor
 from quadmix.search.result import JOINT, TargetFacts
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.fitting import fit_score_maps
@@ -52,7 +52,7 @@ def checked(config: RunConfig) -> tuple[SearchConfig, FileTokenizer, tuple[Targe
     ]
     if problems or config.search is None or config.tokenizer is None:
         raise ConfigError(problems)
-    make_regressor(config.search.regressor.kind, config.search.regressor.preset)  # a missing library is found now
+    require_regressor(config.search.regressor.kind)  # a missing library is found now
     return config.search, load_tokenizer(config.tokenizer), load_targets(config)
 
 
