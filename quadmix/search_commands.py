@@ -98,7 +98,12 @@ def _from_trials(commands: Any) -> None:
         metavar="FILE",
         help="CSV of domain, share (default: --domain-tokens, else the runs' mean)",
     )
-    add("--regressor", default="lightgbm", metavar="KIND", help="what maps shares to losses (default: %(default)s)")
+    add(
+        "--regressor",
+        default="gaussian_process",
+        metavar="KIND",
+        help="what maps shares to losses (default: %(default)s)",
+    )
     add("--candidates", type=_count, metavar="N", help="mixtures that are predicted (default: 100K)")
     add("--average-top", type=_count, metavar="N", help="of these, the best N are averaged (default: 100)")
     add("--folds", type=_count, metavar="N", help="of the cross-validation (default: 5)")

@@ -1,8 +1,8 @@
 """Which mixtures to try next: expected improvement under a belief with uncertainty, a whole batch at a time.
 
 Candidates are half fresh draws of Algorithm 1 and half steps away from the best trials in the unit cube of the draws:
-in two hundred dimensions fresh draws alone never come near them again. The belief is a bagged ensemble of the usual
-regressors: its mean predicts, the spread of its members says how little is known. A batch is chosen one by one; each
+in two hundred dimensions fresh draws alone never come near them again. The belief is a Gaussian process whatever the
+regressor is that proposes: of all kinds it alone knows where it has not been. A batch is chosen one by one; each
 choice lowers the worth of what lies near it, since its loss will tell about them (local penalisation, González et al.,
 arXiv 1505.08052, with a Gaussian in place of their cone). Trials that still run count as chosen.
 """
@@ -21,7 +21,6 @@ from quadmix.search.regressors import TargetModels, fit_targets
 
 Floats = NDArray[np.float64]
 
-MEMBERS = 12
 # of a step away from a trial, in the unit cube: near, middling and far, in turn
 _STEPS = (0.05, 0.15, 0.4)
 # reach of a chosen point, in standard deviations of the candidates' features (root mean square over features)
@@ -31,28 +30,21 @@ _INSIDE = 1e-9
 
 @dataclass(frozen=True)
 class Belief:
-    """What is thought of the joint loss. members: each fitted on a resample of the trials; weights: (n_targets,)."""
+    """What is thought of the joint loss, the weighted mean of the targets'. weights: (n_targets,)."""
 
-    members: tuple[TargetModels, ...]
+    models: TargetModels
     weights: Floats
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """(k, f) -> mean and standard deviation of the joint loss, (k,) each."""
-        joint = np.stack([member.predict(features) @ self.weights for member in self.members])
-        return joint.mean(axis=0), joint.std(axis=0, ddof=1)
+        return self.models.predict(features) @ self.weights, self.models.joint_std(features, self.weights)
 
 
 def fit_belief(
-    targets: Sequence[str], weights: Floats, features: Floats, losses: Floats, *, kind: str, preset: str, seed: int
+    targets: Sequence[str], weights: Floats, features: Floats, losses: Floats, columns: Sequence[str]
 ) -> Belief:
-    """features: (n, f); losses: (n, n_targets) finite. The one place that knows where the uncertainty comes from."""
-    rows = len(losses)
-    members = []
-    for member in range(MEMBERS):
-        raw = np.random.Philox(key=np.uint64(seed_for(seed, "bootstrap", member))).random_raw(rows)
-        drawn = np.sort(raw % np.uint64(rows)).astype(np.int64)
-        members.append(fit_targets(targets, features[drawn], losses[drawn], kind, preset))
-    return Belief(tuple(members), weights)
+    """features: (n, f) with named columns; losses: (n, n_targets) finite."""
+    return Belief(fit_targets(targets, features, losses, "gaussian_process", columns=columns), weights)
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:

@@ -31,7 +31,7 @@ from quadmix.search.cross_validation import cross_validate
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import params_of, proposal, propose, theta_by_name
-from quadmix.search.regressors import fit_targets
+from quadmix.search.regressors import fit_screening, fit_targets
 from quadmix.search.result import JOINT, CrossValidation, Proposal
 from quadmix.search.screening import SearchModels, penalised, predict, screen
 from quadmix.search.trial_files import ID, LEAST_RUNS, SHARE, table_csv
@@ -319,7 +319,7 @@ class _Learner:
         cube = candidates(self.space, max(min(_CANDIDATES, self.settings.candidates), 4 * n), seed, around)
         feasible, cheap, _ = screen(params_from_cube(self.space, cube), tokens, mixture, self.cheap)
         rows = np.flatnonzero(feasible)
-        believed = self._belief(self.cheap, seed)
+        believed = self._belief(self.cheap)
         best = float(believed.predict(self._matrix(self.cheap, self.usable))[0].min())
         mean, deviation = believed.predict(cheap[rows])
         worth = expected_improvement(mean, deviation, best)
@@ -327,7 +327,7 @@ class _Learner:
         params = params_from_cube(self.space, cube[kept])
         mixtures = with_quality(closed_form(params, tokens, mixture), self.quality, mixture.max_copies)
         features = self.full.matrix(mixtures, params)
-        believed = self._belief(self.full, seed)
+        believed = self._belief(self.full)
         best = float(believed.predict(self._matrix(self.full, self.usable))[0].min())
         mean, deviation = believed.predict(features)
         waiting = [trial for trial in self.trials.open if trial.name in self.trials.made]
@@ -335,12 +335,8 @@ class _Learner:
         chosen = choose_batch(features, expected_improvement(mean, deviation, best), mean, n, running)
         return cube[kept[chosen]], mean[chosen]
 
-    def _belief(self, columns: FeatureSet, seed: int) -> Belief:
-        chosen = self.settings.regressor
-        return fit_belief(
-            self.targets, self.factor, self._matrix(columns, self.usable), self._losses(),
-            kind=chosen.kind, preset=chosen.preset, seed=seed,
-        )  # fmt: skip
+    def _belief(self, columns: FeatureSet) -> Belief:
+        return fit_belief(self.targets, self.factor, self._matrix(columns, self.usable), self._losses(), columns.names)
 
     def _best_cubes(self) -> Floats:
         """Cube points of the best fifth of the finished trials, at least 3."""
@@ -365,12 +361,16 @@ class _Learner:
         full = self._matrix(self.full, self.usable)
         validation = cross_validate(
             self.targets, self.objective, full, losses,
-            folds=chosen.folds, seed=self.seed, kind=chosen.kind, preset=chosen.preset,
+            folds=chosen.folds, seed=self.seed, kind=chosen.kind, preset=chosen.preset, columns=self.full.names,
         )  # fmt: skip
-        cheap = fit_targets(self.targets, self._matrix(self.cheap, self.usable), losses, chosen.kind, chosen.preset)
+        fitted = fit_targets(self.targets, full, losses, chosen.kind, chosen.preset, self.full.names)
+        cheap = fit_screening(
+            self.targets, self._matrix(self.cheap, self.usable), losses, chosen.kind, chosen.preset,
+            self.cheap.names, fitted,
+        )  # fmt: skip
         models = SearchModels(
             screening=cheap,
-            full=fit_targets(self.targets, full, losses, chosen.kind, chosen.preset),
+            full=fitted,
             screening_features=self.cheap,
             full_features=self.full,
             objective=self.objective,

@@ -62,7 +62,7 @@ class TrialsSearch:
     budget: int | None = None
     max_copies: float | None = None
     prior: Path | None = None
-    regressor: str = "lightgbm"
+    regressor: str = "gaussian_process"
     candidates: int = CANDIDATES
     average_top: int = AVERAGE_TOP
     folds: int = 5
@@ -115,12 +115,20 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
     )
     losses = swarm.losses * sign
     objective = Objective(dict(zip(swarm.targets, factor.tolist(), strict=True)))
+    columns = [f"share:{domain}" for domain in swarm.domains]
     validation = cross_validate(
-        swarm.targets, objective, swarm.shares, losses, folds=asked.folds, seed=asked.seed, kind=asked.regressor
+        swarm.targets,
+        objective,
+        swarm.shares,
+        losses,
+        folds=asked.folds,
+        seed=asked.seed,
+        kind=asked.regressor,
+        columns=columns,
     )
     for line in _trust(validation):
         progress.say(line)
-    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor)
+    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, columns=columns, calibrate=False)
     proposals = propose_weights(
         models, factor, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed
     )

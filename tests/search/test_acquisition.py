@@ -71,15 +71,17 @@ def test_the_belief_is_the_same_bits_again_and_doubts_what_it_has_not_seen() -> 
     losses = np.stack([features @ [1, 2, 0, 0], features @ [0, 0, 1, 0]], axis=1)
     weights = np.array([0.5, 0.5])
 
-    def believed(seed: int) -> tuple[Floats, Floats]:
-        belief = fit_belief(["a", "b"], weights, features, losses, kind="lightgbm", preset="small", seed=seed)
-        return belief.predict(features)
+    def believed() -> tuple[Floats, Floats]:
+        return fit_belief(["a", "b"], weights, features, losses, ["w", "x", "y", "z"]).predict(features + shift)
 
-    (mean, deviation), again, other = believed(1), believed(1), believed(2)
+    shift = 0.0
+    (mean, deviation), again = believed(), believed()
     assert np.array_equal(mean, again[0])
-    assert not np.array_equal(mean, other[0])
+    assert np.array_equal(deviation, again[1])
     assert np.corrcoef(mean, losses @ weights)[0, 1] > 0.95
     assert (deviation > 0).all()
+    shift = 3.0
+    assert believed()[1].min() > deviation.max()
 
 
 def loss(features: Floats) -> Floats:
@@ -89,7 +91,7 @@ def loss(features: Floats) -> Floats:
 
 def seen(cube: Floats) -> tuple[Floats, Floats]:
     """(points that can meet the budget, their features)"""
-    feasible, matrix = screen(params_from_cube(SPACE, cube), TOKENS, MIXTURE, FEATURES)
+    feasible, matrix, _ = screen(params_from_cube(SPACE, cube), TOKENS, MIXTURE, FEATURES)
     return cube[feasible], matrix[feasible]
 
 
@@ -98,9 +100,7 @@ def regrets(seed: int, first: int = 24, batch: int = 12) -> tuple[float, float]:
     cube, features = seen(draw_cube(SPACE, 400, 1000 + seed))
     noise = np.random.default_rng(seed).normal(0, 0.01, first)
     losses = loss(features[:first]) + noise
-    belief = fit_belief(
-        ["t"], np.ones(1), features[:first], losses[:, None], kind="lightgbm", preset="small", seed=seed
-    )
+    belief = fit_belief(["t"], np.ones(1), features[:first], losses[:, None], FEATURES.names)
     around = cube[:first][np.argsort(losses)[:5]]
     _, offered = seen(candidates(SPACE, 2000, seed, around))
     mean, deviation = belief.predict(offered)

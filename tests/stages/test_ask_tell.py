@@ -42,7 +42,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("ask")
     write_scored_pool(base / "pool")
     values = scored_config(base / "pool", base / "out", mixture={"criteria": ["score"], "budget": BUDGET})
-    values["search"] = {"regressor": {"folds": 3}, "candidates": 600, "finalists": 30, "trials": 8}
+    regressor = {"kind": "gaussian_process", "folds": 3}
+    values["search"] = {"regressor": regressor, "candidates": 600, "finalists": 30, "trials": 8}
     values["tokenizer"] = {"path": str(ROOT / "examples" / "tokenizer" / "tokenizer.json")}
     target = ROOT / "examples" / "targets" / "howto.jsonl.zst"
     values["targets"] = [{"name": "howto", "path": str(target), "max_docs": 20}]
