@@ -244,7 +244,7 @@ class _Comparison:
     ) -> Ints:
         """(n,) copies with (key, hash) up to the cut; the copy that the cut names may be off by `slack`, relative."""
         cut, last = self.cut_key[stratum], self.cut_hash[stratum]
-            reach = cut + np.where((hashes == last) & np.isfinite(cut), slack * np.abs(np.nan_to_num(cut)), 0.0)
+        reach = cut + np.where((hashes == last) & np.isfinite(cut), slack * np.abs(np.nan_to_num(cut)), 0.0)
         copies = np.zeros(key.size, dtype=np.int64)
         inside = (stratum >= 0) & np.isfinite(key)
         for copy in range(self.max_copies):
