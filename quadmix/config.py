@@ -367,6 +367,7 @@ class SearchConfig(Section):
     """The swarm of proxies and what is made of it."""
 
     trials: Annotated[int, Field(ge=8, le=100_000)] = 56
+    rounds: Annotated[int, Field(ge=1, le=1_000)] = 1  # the first by Algorithm 1, later ones where losses promise most
     tokens_per_trial: Count = 200_000
     trials_per_task: Annotated[int, Field(ge=1, le=1024)] = 1
     pool_tokens: Count = 200 * 10**6  # documents tokenised for proxies: a sample by document hash of at most this size

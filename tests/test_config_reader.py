@@ -149,6 +149,7 @@ ONE_PROBLEM = [
     ("annotate.domains={kind: linear}", "annotate.domains: wanted either `labelled` (to train) or `model`"),
     ("search=null", "search: missing, but select.mixture is 'winner'"),
     ("search.objective={howto: 1, refrence: 2}", "search.objective.refrence: found 'refrence', wanted the name of a"),
+    ("search.rounds=8", "search.rounds: found 8, wanted at most trials / 8"),
     ("search.finalists=5", "search.average_top: found 10, wanted at most search.finalists, which is 5"),
     (
         "search.regressor={kind: log_linear, features: theta}",

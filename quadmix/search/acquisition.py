@@ -10,7 +10,6 @@ arXiv 1505.08052, with a Gaussian in place of their cone). Trials that still run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,23 +27,10 @@ _REACH = 0.5
 _INSIDE = 1e-9
 
 
-@dataclass(frozen=True)
-class Belief:
-    """What is thought of the joint loss, the weighted mean of the targets'. weights: (n_targets,)."""
-
-    models: TargetModels
-    weights: Floats
-
-    def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """(k, f) -> mean and standard deviation of the joint loss, (k,) each."""
-        return self.models.predict(features) @ self.weights, self.models.joint_std(features, self.weights)
-
-
-def fit_belief(
-    targets: Sequence[str], weights: Floats, features: Floats, losses: Floats, columns: Sequence[str]
-) -> Belief:
-    """features: (n, f) with named columns; losses: (n, n_targets) finite."""
-    return Belief(fit_targets(targets, features, losses, "gaussian_process", columns=columns), weights)
+def fit_belief(features: Floats, joint: Floats, columns: Sequence[str]) -> TargetModels:
+    """What is thought of the joint loss, mean and standard deviation. features: (n, f) with named columns; joint: (n,)
+    finite."""
+    return fit_targets(["joint"], features, joint[:, None], "gaussian_process", columns=columns)
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:

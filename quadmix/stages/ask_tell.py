@@ -26,13 +26,14 @@ from quadmix.hashing import fingerprint, seed_for, sha256_file
 from quadmix.manifest.model import FOLDER, Manifest
 from quadmix.manifest.publish import store
 from quadmix.progress import Progress
-from quadmix.search.acquisition import Belief, candidates, choose_batch, expected_improvement, fit_belief
+from quadmix.search.acquisition import candidates
 from quadmix.search.cross_validation import cross_validate
-from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
+from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import params_of, proposal, propose, theta_by_name
 from quadmix.search.regressors import fit_screening, fit_targets
 from quadmix.search.result import JOINT, CrossValidation, Proposal
+from quadmix.search.rounds import CANDIDATES, NextRound, Tried, best_points
 from quadmix.search.screening import SearchModels, penalised, predict, screen
 from quadmix.search.trial_files import ID, LEAST_RUNS, SHARE, table_csv
 from quadmix.search.trials import draw_theta, param_space
@@ -60,8 +61,6 @@ from quadmix.stages.trial_pool import QUALITY_FILE, TrialPool, load_quality, mea
 
 TRIALS_JSON, TRIALS_CSV = "trials.json", "trials.csv"
 RESULT_FILE, PROPOSAL_FILE = "result.json", "proposal.json"
-_CANDIDATES = 10_000
-_FINALISTS = 300  # of the acquisition: mean qualities cost milliseconds each
 
 Floats = NDArray[np.float64]
 
@@ -280,7 +279,6 @@ class _Learner:
         self.space: ParamSpace = param_space(config.mixture.space, len(self.domains), len(self.criteria))
         self.targets = tuple(study.targets)
         self.objective = Objective({name: _weights(config, study)[name] for name in self.targets})
-        self.factor = np.array(list(self.objective.weights.values()))
         kind = self.settings.regressor.features
         self.full = FeatureSet(kind, self.domains, self.criteria)
         self.cheap = FeatureSet("screening" if kind == "realised" else "theta", self.domains, self.criteria)
@@ -314,34 +312,17 @@ class _Learner:
 
     def _acquire(self, n: int, tokens: NDArray[np.int64], mixture: MixtureConfig) -> tuple[Floats, Floats]:
         """(n, dim) cube points and (n,) joint losses expected of them."""
-        seed = seed_for(self.seed, "acquisition", self.trials.round)
-        around = self._best_cubes()
-        cube = candidates(self.space, max(min(_CANDIDATES, self.settings.candidates), 4 * n), seed, around)
-        feasible, cheap, _ = screen(params_from_cube(self.space, cube), tokens, mixture, self.cheap)
-        rows = np.flatnonzero(feasible)
-        believed = self._belief(self.cheap)
-        best = float(believed.predict(self._matrix(self.cheap, self.usable))[0].min())
-        mean, deviation = believed.predict(cheap[rows])
-        worth = expected_improvement(mean, deviation, best)
-        kept = np.sort(rows[np.argsort(-worth, kind="stable")[: max(_FINALISTS, 4 * n)]])
-        params = params_from_cube(self.space, cube[kept])
-        mixtures = with_quality(closed_form(params, tokens, mixture), self.quality, mixture.max_copies)
-        features = self.full.matrix(mixtures, params)
-        believed = self._belief(self.full)
-        best = float(believed.predict(self._matrix(self.full, self.usable))[0].min())
-        mean, deviation = believed.predict(features)
+        at_most = min(CANDIDATES, self.settings.candidates)
+        asking = NextRound(self.space, mixture, tokens, self.cheap, self.full, self.quality, at_most)
         waiting = [trial for trial in self.trials.open if trial.name in self.trials.made]
-        running = self._matrix(self.full, waiting) if waiting else np.zeros((0, features.shape[1]))
-        chosen = choose_batch(features, expected_improvement(mean, deviation, best), mean, n, running)
-        return cube[kept[chosen]], mean[chosen]
+        running = self._tried(waiting, np.full(len(waiting), np.nan)) if waiting else None
+        tried = self._tried(self.usable, self.objective.joint(self._losses()))
+        return asking.choose(tried, n, seed_for(self.seed, "acquisition", self.trials.round), running)
 
-    def _belief(self, columns: FeatureSet) -> Belief:
-        return fit_belief(self.targets, self.factor, self._matrix(columns, self.usable), self._losses(), columns.names)
-
-    def _best_cubes(self) -> Floats:
-        """Cube points of the best fifth of the finished trials, at least 3."""
-        order = np.argsort(self._losses() @ self.factor, kind="stable")[: max(3, len(self.usable) // 5)]
-        return np.array([self.usable[index].cube for index in order])
+    def _tried(self, trials: Sequence[AskedTrial], joint: Floats) -> Tried:
+        made = [self.trials.made[trial.name].mixture for trial in trials]
+        cube = np.array([trial.cube for trial in trials])
+        return Tried(cube, Mixtures.of_names(made, self.domains, self.criteria), joint)
 
     def _losses(self) -> Floats:
         told = [self.trials.told[trial.name] or {} for trial in self.usable]
@@ -377,7 +358,8 @@ class _Learner:
             quality=self.quality,
         )
         tokens = np.array([self.study.pool_tokens[name] for name in self.domains], dtype=np.int64)
-        cube = candidates(self.space, self.settings.candidates, seed_for(self.seed, "proposal"), self._best_cubes())
+        around = best_points(self._tried(self.usable, self.objective.joint(losses)))
+        cube = candidates(self.space, self.settings.candidates, seed_for(self.seed, "proposal"), around)
         limits = Constraints.of(self.mixture, self.space, self.domains, tokens, self.seed).active
         feasible, matrix, share = screen(params_from_cube(self.space, cube), tokens, self.mixture, self.cheap, limits)
         rows = np.flatnonzero(feasible)

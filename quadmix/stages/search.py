@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import RunConfig, SearchConfig
+from quadmix.config import MixtureConfig, RunConfig, SearchConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine
 from quadmix.errors import BudgetError, ConfigError
@@ -39,6 +40,7 @@ from quadmix.search.result import (
     TargetFacts,
     Trial,
 )
+from quadmix.search.rounds import NextRound, Tried
 from quadmix.search.screening import (
     PredictFinalists,
     ScreenChunk,
@@ -128,6 +130,11 @@ def load_result(root: Path, record: StageRecord) -> SearchResult:
     return SearchResult.from_json((directory / RESULT_FILE).read_bytes())
 
 
+def _round_sizes(settings: SearchConfig) -> list[int]:
+    """Trials of every round: as equal as can be, larger ones first."""
+    return [len(part) for part in np.array_split(np.arange(settings.trials), settings.rounds)]
+
+
 class _Run:
     """One search, step by step; holds what the steps share."""
 
@@ -158,11 +165,7 @@ class _Run:
         trials = self.swarm()
         usable = [trial for trial in trials if trial.kind == "theta" and trial.losses is not None]
         if len(usable) < LEAST_TRIALS:
-            reasons = sorted({trial.error for trial in trials if trial.error})
-            raise ConfigError(
-                f"search: {len(usable)} of {self.settings.trials} proxies finished, wanted at least {LEAST_TRIALS} "
-                f"({'; '.join(reasons[:3])}). Lower search.proxy.lr or raise search.tokens_per_trial"
-            )
+            self.too_few(len(usable), [trial.error for trial in trials])
         models, validation = self.learn(usable)
         proposals, tally, front, constraints, prices = self.propose(models, usable)
         confirmation = self.confirm(proposals, trials)
@@ -190,23 +193,77 @@ class _Run:
         )
 
     def swarm(self) -> list[Trial]:
-        """Train the thetas of Algorithm 1 and, in the same swarm, the baselines."""
+        """Train the thetas of Algorithm 1 and the baselines; then, round by round, the thetas that promise most."""
         sample, task, seed = self.prepared.sample, self.prepared.task, self.config.seed
         scaled = self.mixture.model_copy(update={"budget": task.budget})
         base = seed_for(seed, "swarm")
-        jobs, attempts = [], []
-        for index in range(self.settings.trials):
+        first, *later = _round_sizes(self.settings)
+        jobs, attempts, points = [], [], []
+        for index in range(first):
             drawn = draw_theta(self.space, index, seed, sample.tokens_by_domain, scaled)
+            assert drawn.params.cube is not None
             theta = theta_by_name(drawn.params, self.domains, self.criteria)
             jobs.append(ProxyJob(index, f"trial-{index:05d}", "theta", "search", base, theta=theta))
             attempts.append(drawn.attempts)
-        for name, kind, criterion in self.baselines():
-            jobs.append(ProxyJob(len(jobs), name, kind, "search", base, criterion=criterion))
-            attempts.append(1)
-        outcomes = self.train(jobs, "search: training proxies")
+            points.append(drawn.params.cube)
+        baselines = [
+            ProxyJob(self.settings.trials + place, name, kind, "search", base, criterion=criterion)
+            for place, (name, kind, criterion) in enumerate(self.baselines())
+        ]
+        outcomes = self.train([*jobs, *baselines], "search: training proxies")
+        trained, baselines_trained = outcomes[:first], outcomes[first:]
         if self.objective.rule == "worst":
-            self.objective = self.objective.against(self.natural_losses(jobs, outcomes))
-        return [self.trial(job, tries, outcome) for job, tries, outcome in zip(jobs, attempts, outcomes, strict=True)]
+            self.objective = self.objective.against(self.natural_losses(baselines, baselines_trained))
+        for number, size in enumerate(later, start=2):
+            cube = self.next_round(points, trained, size, number, scaled)
+            for point in cube:
+                theta = theta_by_name(params_from_cube(self.space, point[None]), self.domains, self.criteria)
+                jobs.append(ProxyJob(len(jobs), f"trial-{len(jobs):05d}", "theta", "search", base, theta=theta))
+                attempts.append(1)
+                points.append(point[None])
+            trained += self.train(jobs[len(trained) :], f"search: training proxies, round {number} of {len(later) + 1}")
+        attempts += [1] * len(baselines)
+        return [
+            self.trial(job, tries, outcome)
+            for job, tries, outcome in zip([*jobs, *baselines], attempts, [*trained, *baselines_trained], strict=True)
+        ]
+
+    def next_round(
+        self, points: Sequence[Floats], outcomes: Sequence[Outcome], n: int, number: int, mixture: MixtureConfig
+    ) -> Floats:
+        """(n, dim) cube points that promise most after the trials so far."""
+        kept = [index for index, outcome in enumerate(outcomes) if outcome.losses is not None]
+        if len(kept) < LEAST_TRIALS:
+            self.too_few(len(kept), [outcome.error for outcome in outcomes])
+        mixtures = [found for index in kept if (found := outcomes[index].mixture) is not None]
+        tried = Tried(
+            np.concatenate([points[index] for index in kept]),
+            Mixtures.of_names(mixtures, self.domains, self.criteria),
+            np.array([self.joint(outcomes[index].losses) for index in kept], dtype=np.float64),
+        )
+        full, cheap = self.feature_sets()
+        sample = self.prepared.sample
+        quality = sample.quality_sample(_QUALITY_DOCS, self.config.seed)
+        asking = NextRound(self.space, mixture, sample.tokens_by_domain, cheap, full, quality)
+        cube, expected = asking.choose(tried, n, seed_for(self.config.seed, "round", number))
+        self.progress.say(
+            f"search: round {number}: {len(cube)} mixtures by expected improvement after {len(kept)} trials; loss "
+            f"{float(expected.min()):.3f} to {float(expected.max()):.3f} expected, {float(tried.joint.min()):.3f} seen"
+        )
+        return cube
+
+    def too_few(self, finished: int, errors: Sequence[str | None]) -> NoReturn:
+        reasons = sorted({error for error in errors if error})
+        raise ConfigError(
+            f"search: {finished} of {self.settings.trials} proxies finished, wanted at least {LEAST_TRIALS} "
+            f"({'; '.join(reasons[:3])}). Lower search.proxy.lr or raise search.tokens_per_trial"
+        )
+
+    def feature_sets(self) -> tuple[FeatureSet, FeatureSet]:
+        """What the full models see, and what screens."""
+        kind = self.settings.regressor.features
+        cheap = "screening" if kind == "realised" else "theta"
+        return FeatureSet(kind, self.domains, self.criteria), FeatureSet(cheap, self.domains, self.criteria)
 
     def natural_losses(self, jobs: Sequence[ProxyJob], outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """What `objective_rule: worst` measures the swarm against."""
@@ -250,8 +307,7 @@ class _Run:
     def learn(self, usable: Sequence[Trial]) -> tuple[SearchModels, CrossValidation]:
         """Fit the regressors on all finished thetas, and say how well they rank held-out ones."""
         chosen = self.settings.regressor
-        full = FeatureSet(chosen.features, self.domains, self.criteria)
-        cheap = FeatureSet("screening" if chosen.features == "realised" else "theta", self.domains, self.criteria)
+        full, cheap = self.feature_sets()
         losses = np.array([[(trial.losses or {})[name] for name in self.targets] for trial in usable])
         features = self.features(full, usable)
         validation = cross_validate(

@@ -68,17 +68,17 @@ def test_the_belief_is_the_same_bits_again_and_doubts_what_it_has_not_seen() -> 
     rng = np.random.default_rng(3)
     features = rng.uniform(0, 1, (60, 4))
     features[:, 0] *= 0.5
-    losses = np.stack([features @ [1, 2, 0, 0], features @ [0, 0, 1, 0]], axis=1)
-    weights = np.array([0.5, 0.5])
+    joint = features @ [1.0, 2.0, 1.0, 0.0]
 
     def believed() -> tuple[Floats, Floats]:
-        return fit_belief(["a", "b"], weights, features, losses, ["w", "x", "y", "z"]).predict(features + shift)
+        belief = fit_belief(features, joint, ["w", "x", "y", "z"])
+        return belief.predict(features + shift)[:, 0], belief.predict_std(features + shift)[:, 0]
 
     shift = 0.0
     (mean, deviation), again = believed(), believed()
     assert np.array_equal(mean, again[0])
     assert np.array_equal(deviation, again[1])
-    assert np.corrcoef(mean, losses @ weights)[0, 1] > 0.95
+    assert np.corrcoef(mean, joint)[0, 1] > 0.95
     assert (deviation > 0).all()
     shift = 3.0
     assert believed()[1].min() > deviation.max()
@@ -100,11 +100,11 @@ def regrets(seed: int, first: int = 24, batch: int = 12) -> tuple[float, float]:
     cube, features = seen(draw_cube(SPACE, 400, 1000 + seed))
     noise = np.random.default_rng(seed).normal(0, 0.01, first)
     losses = loss(features[:first]) + noise
-    belief = fit_belief(["t"], np.ones(1), features[:first], losses[:, None], FEATURES.names)
+    belief = fit_belief(features[:first], losses, FEATURES.names)
     around = cube[:first][np.argsort(losses)[:5]]
     _, offered = seen(candidates(SPACE, 2000, seed, around))
-    mean, deviation = belief.predict(offered)
-    worth = expected_improvement(mean, deviation, float(belief.predict(features[:first])[0].min()))
+    mean, deviation = belief.predict(offered)[:, 0], belief.predict_std(offered)[:, 0]
+    worth = expected_improvement(mean, deviation, float(belief.predict(features[:first]).min()))
     chosen = choose_batch(offered, worth, mean, batch, np.zeros((0, offered.shape[1])))
     return float(loss(offered[chosen]).min()), float(loss(features[first : first + batch]).min())
 

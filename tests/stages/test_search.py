@@ -205,6 +205,30 @@ def test_a_rerun_trains_nothing_and_a_longer_swarm_only_what_is_new(folder: Path
     assert [t.losses for t in longer.trials[:TRIALS]] == [t.losses for t in finished.trials[:TRIALS]]
 
 
+def test_a_second_round_goes_where_losses_promise_most_and_resumes_to_the_same_bits(folder: Path) -> None:
+    two = {"trials": 24, "rounds": 2, "confirm": {"seeds": 3, "rivals": []}}
+    said = io.StringIO()
+    found = run(folder, "rounds", to=said, **two)
+    thetas = [trial for trial in found.trials if trial.kind == "theta"]
+    assert [trial.name for trial in thetas] == [f"trial-{index:05d}" for index in range(24)]
+    first, second = ([trial.joint or 9.0 for trial in part] for part in (thetas[:12], thetas[12:]))
+    assert np.mean(second) < np.mean(first)
+    assert "search: round 2: 12 mixtures by expected improvement after 12 trials" in said.getvalue()
+    one = run(folder, "one-round", trials=24, confirm=two["confirm"])
+    assert [trial.losses for trial in one.trials[:12]] == [trial.losses for trial in thetas[:12]]
+    assert all(mine.theta != drawn.theta for mine, drawn in zip(thetas[12:], one.trials[12:24], strict=True))
+    # killed between the rounds, and in the middle of the second: a journal that is cut there
+    swarm = next((folder / "rounds" / "stages").glob("swarm-*"))
+    for kept in (15, 19):
+        output = folder / f"rounds-{kept}"
+        shutil.copytree(folder / "base", output)
+        shutil.copytree(swarm, output / "stages" / swarm.name)
+        lines = (swarm / "journal.jsonl").read_text().splitlines(keepends=True)
+        (output / "stages" / swarm.name / "journal.jsonl").write_text("".join(lines[:kept]))
+        shutil.rmtree(output / "stages" / swarm.name / "pieces")
+        assert run(folder, output.name, **two).to_json() == found.to_json()
+
+
 def test_constraints_bind_the_proposal_and_train_no_theta_again(folder: Path, finished: SearchResult) -> None:
     natural = finished.trials[TRIALS].mixture
     assert natural is not None
