@@ -31,6 +31,11 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast suites first: what starts clusters or searches whole pools comes last, in its order."""
+    items.sort(key=lambda item: bool({"e2e", "engine"} & set(item.path.parts)))
+
+
 @pytest.fixture(scope="session")
 def local_engine() -> Iterator[LocalEngine]:
     """The local engine with two workers."""
