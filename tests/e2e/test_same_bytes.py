@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.small_pool import ROOT, config, write_config
 from tests.e2e.whole_run import WholeRun
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]  # five minutes of starting engines
 STAGES = ("annotate", "search", "select")
 
 
