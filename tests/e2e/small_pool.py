@@ -63,7 +63,7 @@ def config(pool: Path, output: Path, **changes: Any) -> dict[str, Any]:
             "proxy": {
                 "preset": "custom", "d_model": 16, "layers": 1, "heads": 2, "d_ff": 32, "seq_len": 32, "batch": 16,
             },
-            "regressor": {"kind": "gaussian_process", "folds": 4},
+            "regressor": {"folds": 4},
             "candidates": 2_000,
             "finalists": 50,
             "eval_tokens": 2_000,

@@ -54,7 +54,6 @@ def manifest(tmp_path_factory: pytest.TempPathFactory, local_engine: LocalEngine
     }  # fmt: skip
     values["search"] = {
         "trials": 24, "tokens_per_trial": 100_000, "eval_tokens": 20_000, "candidates": 20_000, "finalists": 500,
-        "regressor": {"kind": "gaussian_process"},
         "confirm": {"seeds": 3, "rivals": ["natural"]},
     }  # fmt: skip
     values["select"] = {"mixture": "proposal"}

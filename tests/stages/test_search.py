@@ -83,7 +83,6 @@ def config_for(
         "eval_tokens": 3_000,
         "candidates": 6_000,
         "finalists": 60,
-        "regressor": {"kind": "gaussian_process"},
         "proxy": {"preset": "custom", "d_model": 16, "layers": 1, "heads": 2, "d_ff": 32, "seq_len": 64, "batch": 32},
         "confirm": {"seeds": 3, "rivals": ["topk"]},
         **search_section,
