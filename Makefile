@@ -39,7 +39,9 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.bench
-	for script in candidates selection proxies heuristics tokenizers regressors quickstart; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in candidates selection proxies heuristics tokenizers regressors quickstart search; do \
+		$(BIN)/python -m benchmarks.$$script || failed="$$failed $$script"; \
+	done; test -z "$$failed" || { echo "missed a bar or failed:$$failed"; exit 1; }
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -49,6 +49,7 @@ def _check_name(value: str) -> str:
     return value
 
 
+LEAST_TRIALS = 8  # to fit a regressor on
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 Name = Annotated[str, AfterValidator(_check_name)]
@@ -366,7 +367,7 @@ class ConfirmConfig(Section):
 class SearchConfig(Section):
     """The swarm of proxies and what is made of it."""
 
-    trials: Annotated[int, Field(ge=8, le=100_000)] = 56
+    trials: Annotated[int, Field(ge=LEAST_TRIALS, le=100_000)] = 56
     rounds: Annotated[int, Field(ge=1, le=1_000)] = 1  # the first by Algorithm 1, later ones where losses promise most
     tokens_per_trial: Count = 200_000
     trials_per_task: Annotated[int, Field(ge=1, le=1024)] = 1

@@ -15,6 +15,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from quadmix.config import (
+    LEAST_TRIALS,
     AnnotateConfig,
     ClusterDomainConfig,
     ColumnDomainConfig,
@@ -39,7 +40,6 @@ Problem = tuple[Path, str]
 Targets = tuple[TargetConfig, ...]
 
 _UNSAFE_MODELS = {".pkl", ".pickle", ".joblib", ".npy", ".pt", ".pth", ".ckpt", ".bin"}
-_ROUND = 8  # trials, at least
 _RUN_MARKS = ("run.lock", "stages", "CURRENT.json")
 _MASTER = re.compile(r"local(\[(\*|[1-9][0-9]*)(,[1-9][0-9]*)?\])?|spark://.+|k8s://.+|yarn")
 
@@ -171,8 +171,8 @@ def _search_sizes(
             yield ("search", "objective", name), _unknown(name, names, "the name of a target")
     if search.objective == {}:
         yield ("search", "objective"), "found no target, wanted at least one (or leave the key out: all count alike)"
-    if search.trials < _ROUND * search.rounds:
-        text = f"found {search.rounds}, wanted at most trials / {_ROUND} = {search.trials // _ROUND}: "
+    if search.trials < LEAST_TRIALS * search.rounds:
+        text = f"found {search.rounds}, wanted at most trials / {LEAST_TRIALS} = {search.trials // LEAST_TRIALS}: "
         yield ("search", "rounds"), text + "a round learns from the one before"
     if search.objective_rule == "worst":
         if search.objective is not None:

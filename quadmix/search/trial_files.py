@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.config import LEAST_TRIALS
 from quadmix.errors import ConfigError, InputError
 from quadmix.search.result import Trial
 from quadmix.search.run_table import RunTable, number, read_table
@@ -31,7 +32,6 @@ Floats = NDArray[np.float64]
 SHARE, LOSS = "share:", "loss:"  # of our own files
 MIXTURES_FILE, LOSSES_FILE = "trials_mixtures.csv", "trials_losses.csv"
 ID = "trial"
-LEAST_RUNS = 8
 SUM_TOLERANCE = 0.01
 _EXACT = 1e-9  # sums nearer to 1 than this are not worth a word
 _SHOWN = 20  # problems of one kind that a message lists
@@ -97,9 +97,9 @@ def read_swarm(mixtures: Path, losses: Path | None, choice: ColumnChoice) -> Swa
     values = _values(left, right, columns, joined)
     failed = tuple(left.ids(columns.id)[row] for row in values.failed)
     kept = [row for row in range(len(joined)) if row not in set(values.failed)]
-    if len(kept) < LEAST_RUNS:
+    if len(kept) < LEAST_TRIALS:
         lost = f" ({len(failed)} failed)" if failed else ""
-        raise InputError(f"{mixtures.name}: {len(kept)} finished runs{lost}, wanted at least {LEAST_RUNS} to fit on")
+        raise InputError(f"{mixtures.name}: {len(kept)} finished runs{lost}, wanted at least {LEAST_TRIALS} to fit on")
     shares = values.shares[kept]
     sums = shares.sum(axis=1, keepdims=True)
     notes = list(columns.notes)

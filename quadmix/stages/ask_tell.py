@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import MixtureConfig, RunConfig, SearchConfig, SelectConfig
+from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig, SelectConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine
 from quadmix.errors import BudgetError, ConfigError, QuadmixError
@@ -27,15 +27,14 @@ from quadmix.manifest.model import FOLDER, Manifest
 from quadmix.manifest.publish import store
 from quadmix.progress import Progress
 from quadmix.search.acquisition import candidates
-from quadmix.search.cross_validation import cross_validate
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form
+from quadmix.search.learning import Trained, feature_sets, learn
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import params_of, proposal, propose, theta_by_name
-from quadmix.search.regressors import fit_screening, fit_targets
 from quadmix.search.result import JOINT, CrossValidation, Proposal
 from quadmix.search.rounds import CANDIDATES, NextRound, Tried, best_points
-from quadmix.search.screening import SearchModels, penalised, predict, screen
-from quadmix.search.trial_files import ID, LEAST_RUNS, SHARE, table_csv
+from quadmix.search.screening import penalised, predict, screen
+from quadmix.search.trial_files import ID, SHARE, table_csv
 from quadmix.search.trials import draw_theta, param_space
 from quadmix.stages.annotate import annotate
 from quadmix.stages.asked_trials import (
@@ -168,9 +167,9 @@ def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict
             "waiting": [trial.name for trial in trials.open],
             "objective": weights,
         }
-        if len(trials.usable) < LEAST_RUNS:
+        if len(trials.usable) < LEAST_TRIALS:
             progress.say(
-                f"tell: {len(trials.usable)} finished trials, {LEAST_RUNS} are needed to fit on; none proposed"
+                f"tell: {len(trials.usable)} finished trials, {LEAST_TRIALS} are needed to fit on; none proposed"
             )
             return result | {"proposals": []}
         learner = _Learner(config, study, trials, load_quality(out / study.quality))
@@ -278,17 +277,15 @@ class _Learner:
         self.domains, self.criteria = tuple(study.domains), tuple(study.criteria)
         self.space: ParamSpace = param_space(config.mixture.space, len(self.domains), len(self.criteria))
         self.targets = tuple(study.targets)
-        self.objective = Objective({name: _weights(config, study)[name] for name in self.targets})
-        kind = self.settings.regressor.features
-        self.full = FeatureSet(kind, self.domains, self.criteria)
-        self.cheap = FeatureSet("screening" if kind == "realised" else "theta", self.domains, self.criteria)
+        self.objective = Objective(_weights(config, study))
+        self.full, self.cheap = feature_sets(self.settings.regressor.features, self.domains, self.criteria)
         self.usable = trials.usable
 
     def next_trials(self, n: int, mixture: MixtureConfig) -> list[AskedTrial]:
         """Algorithm 1's draws until enough losses are there, then the acquisition's choice. mixture: of a trial."""
         tokens = np.array([self.study.trial_tokens[name] for name in self.domains], dtype=np.int64)
         first, round_ = len(self.trials.asked), self.trials.round + 1
-        if len(self.usable) < LEAST_RUNS:
+        if len(self.usable) < LEAST_TRIALS:
             return [self._drawn(index, round_, tokens, mixture) for index in range(first, first + n)]
         cube, mean = self._acquire(n, tokens, mixture)
         return [
@@ -328,34 +325,13 @@ class _Learner:
         told = [self.trials.told[trial.name] or {} for trial in self.usable]
         return np.array([[one[name] for name in self.targets] for one in told])
 
-    def _matrix(self, columns: FeatureSet, trials: Sequence[AskedTrial]) -> Floats:
-        made = [self.trials.made[trial.name].mixture for trial in trials]
-        mixtures = Mixtures.of_names(made, self.domains, self.criteria)
-        if columns.kind != "theta":
-            return columns.matrix(mixtures, None)
-        thetas = [params_of(trial.theta, self.domains, self.criteria) for trial in trials]
-        return np.concatenate([columns.matrix(mixtures, params) for params in thetas])
-
     def learned(self) -> tuple[CrossValidation, list[Proposal]]:
         """Held-out scores, and proposals for the whole pool at the config's budget, the first to be published."""
-        chosen, losses = self.settings.regressor, self._losses()
-        full = self._matrix(self.full, self.usable)
-        validation = cross_validate(
-            self.targets, self.objective, full, losses,
-            folds=chosen.folds, seed=self.seed, kind=chosen.kind, preset=chosen.preset, columns=self.full.names,
-        )  # fmt: skip
-        fitted = fit_targets(self.targets, full, losses, chosen.kind, chosen.preset, self.full.names)
-        cheap = fit_screening(
-            self.targets, self._matrix(self.cheap, self.usable), losses, chosen.kind, chosen.preset,
-            self.cheap.names, fitted,
-        )  # fmt: skip
-        models = SearchModels(
-            screening=cheap,
-            full=fitted,
-            screening_features=self.cheap,
-            full_features=self.full,
-            objective=self.objective,
-            quality=self.quality,
+        losses = self._losses()
+        made = [self.trials.made[trial.name].mixture for trial in self.usable]
+        trained = Trained(made, [trial.theta for trial in self.usable], losses)
+        models, validation = learn(
+            self.settings.regressor, self.objective, (self.full, self.cheap), trained, self.quality, self.seed
         )
         tokens = np.array([self.study.pool_tokens[name] for name in self.domains], dtype=np.int64)
         around = best_points(self._tried(self.usable, self.objective.joint(losses)))
@@ -365,7 +341,7 @@ class _Learner:
         rows = np.flatnonzero(feasible)
         found: list[Proposal] = []
         if rows.size:
-            joint = penalised(self.objective.joint(cheap.predict(matrix[rows])), share[rows], limits)
+            joint = penalised(self.objective.joint(models.screening.predict(matrix[rows])), share[rows], limits)
             cube = cube[rows[np.argsort(joint, kind="stable")[: self.settings.finalists]]]
             guess = predict(params_from_cube(self.space, cube), tokens, self.mixture, models, limits)
             joint = penalised(self.objective.joint(guess.losses), guess.mixtures.share, limits)

@@ -109,9 +109,12 @@ class Constraints:
             return [], ""
         budget = self.mixture.budget
         tight = self.binding(proposal.mixture.share)
-        relaxed = [self._limits_without(bound) for bound in tight]
+        relaxed = tuple(
+            ScreenChunk(self.space, self.mixture, self.domain_tokens, seed, top, models, self._limits_without(bound))
+            for bound in tight
+        )
         items = [(which, *item) for which in range(len(relaxed)) for item in chunks(candidates)]
-        task = _ScreenRelaxed(self.space, self.mixture, self.domain_tokens, seed, top, models, tuple(relaxed))
+        task = _ScreenRelaxed(relaxed)
         parts: list[list[Screened]] = [[] for _ in relaxed]
         if items:
             for position, part in engine.map(task, items, label="search: pricing constraints"):
@@ -181,22 +184,13 @@ def constraints_of(config: RunConfig, summary: PoolSummary) -> Constraints:
 
 @dataclass(frozen=True)
 class _ScreenRelaxed:
-    """Task: (which limits, chunk, size) -> its best candidates under those limits."""
+    """Task: (which of the relaxed screenings, chunk, size) -> its best candidates."""
 
-    space: ParamSpace
-    mixture: MixtureConfig
-    domain_tokens: NDArray[np.int64]
-    seed: int
-    keep: int
-    models: SharedModels
-    relaxed: tuple[Limits, ...]
+    relaxed: tuple[ScreenChunk, ...]
 
     def __call__(self, item: tuple[int, int, int]) -> Screened:
         which, chunk, size = item
-        screen = ScreenChunk(
-            self.space, self.mixture, self.domain_tokens, self.seed, self.keep, self.models, self.relaxed[which]
-        )
-        return screen((chunk, size))
+        return self.relaxed[which]((chunk, size))
 
 
 def _best(screened: Sequence[Screened], top: int) -> float:

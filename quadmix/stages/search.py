@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import NoReturn
@@ -15,19 +16,18 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import MixtureConfig, RunConfig, SearchConfig
+from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.hashing import seed_for
 from quadmix.progress import Progress
-from quadmix.search.cross_validation import cross_validate
-from quadmix.search.features import FeatureSet, Mixtures, closed_form
+from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form
 from quadmix.search.journal import Journal
+from quadmix.search.learning import QUALITY_DOCS, Trained, feature_sets, learn
 from quadmix.search.objective import Objective
 from quadmix.search.pareto import non_dominated, spread_out
 from quadmix.search.proposals import buildable, params_of, predicted_by_name, proposal, propose, theta_by_name
-from quadmix.search.regressors import fit_screening, fit_targets
 from quadmix.search.result import (
     JOINT,
     Confirmation,
@@ -69,10 +69,6 @@ from quadmix.stages.swarm import Outcome, ProxyJob, run_jobs
 
 STAGE = "search"
 RESULT_FILE = "result.json"
-LEAST_TRIALS = 8
-# documents on which candidates' mean qualities are computed: 0.2 standard deviations / sqrt(20,000) is far below a
-# trial's own noise, and a finalist then costs about 5 ms
-_QUALITY_DOCS = 20_000
 _FINALISTS_PER_TASK = 100
 
 Floats = NDArray[np.float64]
@@ -241,10 +237,8 @@ class _Run:
             Mixtures.of_names(mixtures, self.domains, self.criteria),
             np.array([self.joint(outcomes[index].losses) for index in kept], dtype=np.float64),
         )
-        full, cheap = self.feature_sets()
-        sample = self.prepared.sample
-        quality = sample.quality_sample(_QUALITY_DOCS, self.config.seed)
-        asking = NextRound(self.space, mixture, sample.tokens_by_domain, cheap, full, quality)
+        full, cheap = self.feature_sets
+        asking = NextRound(self.space, mixture, self.prepared.sample.tokens_by_domain, cheap, full, self.quality)
         cube, expected = asking.choose(tried, n, seed_for(self.config.seed, "round", number))
         self.progress.say(
             f"search: round {number}: {len(cube)} mixtures by expected improvement after {len(kept)} trials; loss "
@@ -259,11 +253,15 @@ class _Run:
             f"({'; '.join(reasons[:3])}). Lower search.proxy.lr or raise search.tokens_per_trial"
         )
 
+    @cached_property
     def feature_sets(self) -> tuple[FeatureSet, FeatureSet]:
         """What the full models see, and what screens."""
-        kind = self.settings.regressor.features
-        cheap = "screening" if kind == "realised" else "theta"
-        return FeatureSet(kind, self.domains, self.criteria), FeatureSet(cheap, self.domains, self.criteria)
+        return feature_sets(self.settings.regressor.features, self.domains, self.criteria)
+
+    @cached_property
+    def quality(self) -> QualitySample:
+        """Documents on which mean qualities are computed."""
+        return self.prepared.sample.quality_sample(QUALITY_DOCS, self.config.seed)
 
     def natural_losses(self, jobs: Sequence[ProxyJob], outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """What `objective_rule: worst` measures the swarm against."""
@@ -306,15 +304,13 @@ class _Run:
 
     def learn(self, usable: Sequence[Trial]) -> tuple[SearchModels, CrossValidation]:
         """Fit the regressors on all finished thetas, and say how well they rank held-out ones."""
+        trained = Trained(
+            [trial.mixture for trial in usable if trial.mixture],
+            [trial.theta for trial in usable if trial.theta],
+            np.array([[(trial.losses or {})[name] for name in self.targets] for trial in usable]),
+        )
         chosen = self.settings.regressor
-        full, cheap = self.feature_sets()
-        losses = np.array([[(trial.losses or {})[name] for name in self.targets] for trial in usable])
-        features = self.features(full, usable)
-        validation = cross_validate(
-            self.targets, self.objective, features, losses,
-            folds=chosen.folds, seed=self.config.seed, kind=chosen.kind, preset=chosen.preset,
-            columns=full.names,
-        )  # fmt: skip
+        models, validation = learn(chosen, self.objective, self.feature_sets, trained, self.quality, self.config.seed)
         for name in (*self.targets, JOINT):
             found, control = validation.scores[name], validation.permuted[name]
             self.progress.say(
@@ -322,29 +318,10 @@ class _Run:
                 f"(losses permuted: {control.spearman:.3f}, {control.mae:.3f}, {control.r2:.3f}); "
                 f"{validation.coverage[name]:.0%} lie in their 90% intervals"
             )
-        fitted = fit_targets(self.targets, features, losses, chosen.kind, chosen.preset, full.names)
         if chosen.kind == "auto":
-            mix = ", ".join(f"{name} {part:.2f}" for name, part in fitted.shares_of_models().items())
+            mix = ", ".join(f"{name} {part:.2f}" for name, part in models.full.shares_of_models().items())
             self.progress.say(f"search: regressor chosen by cross-validation of the trials: {mix}")
-        models = SearchModels(
-            screening=fit_screening(
-                self.targets, self.features(cheap, usable), losses, chosen.kind, chosen.preset, cheap.names, fitted
-            ),
-            full=fitted,
-            screening_features=cheap,
-            full_features=full,
-            objective=self.objective,
-            quality=self.prepared.sample.quality_sample(_QUALITY_DOCS, self.config.seed),
-        )
         return models, validation
-
-    def features(self, columns: FeatureSet, trials: Sequence[Trial]) -> Floats:
-        """The feature matrix of trained thetas."""
-        mixtures = Mixtures.of_names([t.mixture for t in trials if t.mixture], self.domains, self.criteria)
-        if columns.kind != "theta":
-            return columns.matrix(mixtures, None)
-        thetas = [params_of(t.theta, self.domains, self.criteria) for t in trials if t.theta]
-        return np.concatenate([columns.matrix(mixtures, params) for params in thetas])
 
     def propose(
         self, models: SearchModels, usable: Sequence[Trial]

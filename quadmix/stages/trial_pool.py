@@ -30,6 +30,7 @@ from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
 from quadmix.schema import COPIES, DOC_HASH, DOC_ID, OK, STATUS
 from quadmix.search.features import QualitySample
+from quadmix.search.learning import QUALITY_DOCS
 from quadmix.search.result import MixtureByName
 from quadmix.stages.annotate import STAGE, Annotated, link_or_copy
 from quadmix.stages.fitting import fit_score_maps
@@ -51,7 +52,6 @@ from quadmix.stages.select import packs
 from quadmix.stages.unit_files import write_annotations
 
 PURPOSE = "trial-pool"
-QUALITY_DOCS = 20_000
 SUMMARY_FILE, MAPS_FILE, QUALITY_FILE = "summary.npz", "score-maps.npz", "quality.npz"
 
 Floats = NDArray[np.float64]

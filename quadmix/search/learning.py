@@ -1,0 +1,69 @@
+"""What is learned from trials: models that screen, models that judge, and how well they rank what they never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.config import RegressorConfig
+from quadmix.search.cross_validation import cross_validate
+from quadmix.search.features import FeatureSet, Mixtures, QualitySample
+from quadmix.search.objective import Objective
+from quadmix.search.proposals import params_of
+from quadmix.search.regressors import fit_screening, fit_targets
+from quadmix.search.result import CrossValidation, MixtureByName, ThetaByName
+from quadmix.search.screening import SearchModels
+
+Floats = NDArray[np.float64]
+
+# documents on which candidates' mean qualities are computed: 0.2 standard deviations / sqrt(20,000) is far below a
+# trial's own noise, and a finalist then costs about 5 ms
+QUALITY_DOCS = 20_000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Finished trials: the mixtures that came out of their thetas, and losses (n, n_targets)."""
+
+    mixtures: Sequence[MixtureByName]
+    thetas: Sequence[ThetaByName]
+    losses: Floats
+
+    def matrix(self, columns: FeatureSet) -> Floats:
+        """(n, n_features)"""
+        mixtures = Mixtures.of_names(self.mixtures, columns.domains, columns.criteria)
+        if columns.kind != "theta":
+            return columns.matrix(mixtures, None)
+        thetas = [params_of(theta, columns.domains, columns.criteria) for theta in self.thetas]
+        return np.concatenate([columns.matrix(mixtures, params) for params in thetas])
+
+
+def feature_sets(kind: str, domains: tuple[str, ...], criteria: tuple[str, ...]) -> tuple[FeatureSet, FeatureSet]:
+    """What the full models see, and what screens. kind: realised | theta."""
+    cheap = "screening" if kind == "realised" else "theta"
+    return FeatureSet(kind, domains, criteria), FeatureSet(cheap, domains, criteria)
+
+
+def learn(
+    chosen: RegressorConfig,
+    objective: Objective,
+    sets: tuple[FeatureSet, FeatureSet],
+    trained: Trained,
+    quality: QualitySample,
+    seed: int,
+) -> tuple[SearchModels, CrossValidation]:
+    """Models fitted on all trials, and held-out scores. sets: of `feature_sets`."""
+    full, cheap = sets
+    targets, losses, features = objective.targets, trained.losses, trained.matrix(full)
+    validation = cross_validate(
+        targets, objective, features, losses,
+        folds=chosen.folds, seed=seed, kind=chosen.kind, preset=chosen.preset, columns=full.names,
+    )  # fmt: skip
+    fitted = fit_targets(targets, features, losses, chosen.kind, chosen.preset, full.names)
+    screening = fit_screening(
+        targets, trained.matrix(cheap), losses, chosen.kind, chosen.preset, cheap.names, fitted
+    )  # fmt: skip
+    return SearchModels(screening, fitted, cheap, full, objective, quality), validation
