@@ -136,13 +136,9 @@ class TargetModels:
             pairs = [model.predict_interval(features, level) for model in self.models]
         return np.stack([low for low, _ in pairs], axis=1), np.stack([high for _, high in pairs], axis=1)
 
-    def joint_std(self, features: Floats, weights: Floats) -> Floats:
-        """(k, f) -> (k,): of the weighted sum of the targets' losses. weights: (n_targets,)."""
-        return self._joint(weights).std(self.predict_std(features))
-
     def joint_interval(self, features: Floats, weights: Floats, level: float = 0.9) -> tuple[Floats, Floats]:
         """(low, high), each (k,), of the weighted sum of the targets' losses; their errors are correlated."""
-        half = self._joint(weights).half_width(self.predict_std(features), level)
+        half = JointCalibration.of(self.calibrations, weights).half_width(self.predict_std(features), level)
         mean = self.predict(features) @ weights
         return mean - half, mean + half
 
@@ -150,9 +146,6 @@ class TargetModels:
         """How much each kind of model counts, averaged over the targets."""
         names = sorted({name for model in self.models for name in model.weights})
         return {name: float(np.mean([m.weights.get(name, 0.0) for m in self.models])) for name in names}
-
-    def _joint(self, weights: Floats) -> JointCalibration:
-        return JointCalibration.of(self.calibrations, weights)
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
