@@ -37,21 +37,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What one process of the run must do by itself, since it shares an engine, a whole run or a module's fixtures.
-
-    Clusters, Spark sessions and whole pools are half of all work: they begin at once, and the fast suites run beside.
-    """
-    whole = {item.path for item in items if "whole_run" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "whole run" if item.path in whole else str(item.path)
-        item.add_marker(pytest.mark.xdist_group("engines" if _drives_engines(item) else group))
-    items.sort(key=_drives_engines, reverse=True)
-
-
-def _drives_engines(item: pytest.Item) -> bool:
-    return bool({"e2e", "engine"} & set(item.path.parts))
+    """Fast suites first: what starts clusters or searches whole pools comes last, in its order."""
+    items.sort(key=lambda item: bool({"e2e", "engine"} & set(item.path.parts)))
 
 
 @pytest.fixture(scope="session")
