@@ -346,7 +346,7 @@ class RegressorConfig(Section):
     shares alone, so it needs `realised` features. preset: LightGBM's, also within `auto`.
     """
 
-    kind: Literal["auto", "gaussian_process", "lightgbm", "log_linear"] = "lightgbm"
+    kind: Literal["auto", "gaussian_process", "lightgbm", "log_linear"] = "auto"
     preset: Literal["small", "regmix"] = "small"
     features: Literal["realised", "theta"] = "realised"
     folds: Annotated[int, Field(ge=2, le=50)] = 5
