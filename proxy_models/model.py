@@ -86,11 +86,15 @@ class Decoder(nn.Module):
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens: (batch, time) int64 -> (batch, time, d_model), ready for the head."""
-        time = tokens.shape[1]
-        rotation = rope(time, self.config.d_model // self.config.heads, tokens.device)
+        return self.body(F.embedding(tokens, self.embedding))
+
+    def body(self, x: Tensor) -> Tensor:
+        """x: the tokens' rows of the embedding, (batch, time, d_model) -> same shape, ready for the head."""
+        time = x.shape[1]
+        rotation = rope(time, self.config.d_model // self.config.heads, x.device)
         side = time if time <= SPELLED_OUT else 0
-        mask = torch.full((side, side), float("-inf"), device=tokens.device).triu(1)
-        x = rms_norm(F.embedding(tokens, self.embedding))
+        mask = torch.full((side, side), float("-inf"), device=x.device).triu(1)
+        x = rms_norm(x)
         for block in self.blocks:
             x = block(x, rotation, mask)
         return rms_norm(x)
