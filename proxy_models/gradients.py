@@ -17,13 +17,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 128  # positions: 128 x 2,048 float32 logits are 1 MiB, a server core's second-level cache
 ROWWISE = 4096  # words: up to here E is small enough to be read for every block of rows
 TILE = 1024  # words
-TILE_ROWS = 512  # positions: 512 x 1,024 float32 exponentials are 2 MiB
-PANEL_ROWS = 1024  # positions: their exponentials are kept for all tiles, 128 MiB at 32,768 words
+TILE_ROWS = 256  # positions: 256 x 1,024 float32 exponentials are 1 MiB
+PANEL_ROWS = 512  # positions: their exponentials are kept for all tiles, 64 MiB at 32,768 words
 PANEL_BYTES = 2**27  # at most, for larger vocabularies
 SAFE_LOGIT = 64.0  # exp of it, summed over millions of words, is far from float32's end on either side
 EPSILON = 1e-6
@@ -39,8 +40,9 @@ def head_loss(
     size is not made, filled, scaled and added for every micro batch.
     """
     with torch.no_grad():
-        tiled = len(embedding) > ROWWISE and _largest_logit(hidden, embedding) <= SAFE_LOGIT
-        order = _by_tiles if tiled else _by_rows
+        # on a GPU, asking for the largest logit would wait for it in every micro batch
+        large = len(embedding) > ROWWISE and hidden.device.type == "cpu"
+        order = _by_tiles if large and _largest_logit(hidden, embedding) <= SAFE_LOGIT else _by_rows
         weight = share / len(targets)
         normaliser, grad_hidden = order(hidden, embedding, frequency, weight, grad_embedding)
         rows = embedding[targets]
@@ -56,8 +58,9 @@ def token_losses(hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: 
         wanted = (hidden * embedding[targets]).sum(dim=1).add_(frequency[targets].log())
         normaliser = torch.empty_like(wanted)
         transposed = embedding.T.contiguous()
-        for begin in range(0, len(targets), BLOCK):
-            part = slice(begin, begin + BLOCK)
+        block = _block(len(embedding), hidden.device)
+        for begin in range(0, len(targets), block):
+            part = slice(begin, begin + block)
             _, highest, mass = _exponentials(hidden[part], transposed, frequency)
             torch.add(mass.log_(), highest, out=normaliser[part])
         return normaliser.sub_(wanted)
@@ -96,8 +99,9 @@ def _by_rows(
     grad_hidden = torch.empty_like(hidden)
     grad_weighted = torch.zeros_like(transposed)
     normaliser = hidden.new_empty(n)
-    for begin in range(0, n, BLOCK):
-        part = slice(begin, begin + BLOCK)
+    block = _block(len(embedding), hidden.device)
+    for begin in range(0, n, block):
+        part = slice(begin, begin + block)
         exponentials, highest, mass = _exponentials(hidden[part], transposed, frequency)
         scale = (weight / mass)[:, None]
         torch.add(mass.log_(), highest, out=normaliser[part])
@@ -112,8 +116,8 @@ def _by_tiles(
 ) -> tuple[Tensor, Tensor]:
     """As `_by_rows`, for logits within SAFE_LOGIT: nothing is subtracted before they are exponentiated."""
     n, vocab = len(hidden), len(embedding)
-    tile, rows, panel = _sizes(vocab, hidden.device)
-    tiles = [slice(begin, min(begin + tile, vocab)) for begin in range(0, vocab, tile)]
+    panel = _panel(vocab)
+    tiles = [slice(begin, min(begin + TILE, vocab)) for begin in range(0, vocab, TILE)]
     weighted = embedding * frequency[:, None]
     mass = hidden.new_zeros(n)
     grad_hidden = torch.zeros_like(hidden)
@@ -122,8 +126,8 @@ def _by_tiles(
     for begin in range(0, n, panel):
         end = min(begin + panel, n)
         for words, exponentials in zip(tiles, kept, strict=True):
-            for first in range(begin, end, rows):
-                part = slice(first, min(first + rows, end))
+            for first in range(begin, end, TILE_ROWS):
+                part = slice(first, min(first + TILE_ROWS, end))
                 block = exponentials[part.start - begin : part.stop - begin]
                 torch.mm(hidden[part], embedding[words].T, out=block).exp_()
                 mass[part].addmv_(block, frequency[words])
@@ -138,10 +142,14 @@ def _by_tiles(
     return mass.log_(), grad_hidden
 
 
-def _sizes(vocab: int, device: torch.device) -> tuple[int, int, int]:
-    """Words of a tile, positions of a block of it, positions of a panel. A GPU wants few large products."""
-    panel = max(BLOCK, min(PANEL_BYTES // (4 * vocab), PANEL_ROWS))
-    return (vocab, panel, panel) if device.type == "cuda" else (TILE, TILE_ROWS, panel)
+def _panel(vocab: int) -> int:
+    """Positions whose exponentials of all words may be in memory at once."""
+    return max(BLOCK, min(PANEL_BYTES // (4 * vocab), PANEL_ROWS))
+
+
+def _block(vocab: int, device: torch.device) -> int:
+    """Positions of a block of `_by_rows`: what fits a core's cache, or on a GPU few large products."""
+    return BLOCK if device.type == "cpu" else _panel(vocab)
 
 
 def _largest_logit(hidden: Tensor, embedding: Tensor) -> float:
@@ -169,18 +177,17 @@ class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
-        sigmoid = torch.exp(-gate).add_(1.0).reciprocal_()
-        silu = gate * sigmoid
-        ctx.save_for_backward(gate_up, sigmoid, silu)
+        silu = F.silu(gate)
+        ctx.save_for_backward(gate_up, silu)
         return silu * up
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Tensor:
         (gradient,) = upstream
-        gate_up, sigmoid, silu = ctx.saved_tensors
+        gate_up, silu = ctx.saved_tensors
         width = gradient.shape[-1]
-        both = torch.empty_like(gate_up)
-        slope = torch.addcmul(sigmoid, silu, 1.0 - sigmoid)  # d silu(gate) / d gate = s + silu (1 - s)
-        torch.mul(gradient, gate_up[..., width:], out=both[..., :width]).mul_(slope)
+        gate, up = gate_up.chunk(2, dim=-1)
+        both = torch.empty_like(gate_up)  # autograd would make two halves and then put them together
+        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=both[..., :width])
         torch.mul(gradient, silu, out=both[..., width:])
         return both

@@ -10,7 +10,7 @@ its few steps on what comes beyond them. The blocks start at zero output for the
 matrix that follows each of them holds them already.
 
 Written for one core: the attention over short rows is spelled out because that is 1.5 times as fast as the fused CPU
-kernel, and the loss never holds more than a cache-sized block of logits (`proxy_models.gradients`).
+kernel, and the loss never holds the logits of more than a few hundred positions (`proxy_models.gradients`).
 """
 
 from __future__ import annotations

@@ -80,15 +80,15 @@ def test_a_large_vocabulary_gives_the_same_sums_in_either_order(
 def test_a_panel_holds_no_more_bytes_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, embedding, frequency, targets = case(3 * BLOCK + 1, ROWWISE + TILE, 12, torch.float64)
     monkeypatch.setattr(gradients, "PANEL_BYTES", 4 * len(embedding) * (BLOCK + 5))
-    assert gradients._sizes(len(embedding), torch.device("cpu"))[2] == BLOCK + 5
+    assert gradients._panel(len(embedding)) == BLOCK + 5
     compare(hidden, embedding, frequency, targets, 1e-12)
 
 
-def test_on_a_gpu_one_tile_holds_all_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden, embedding, frequency, targets = case(300, ROWWISE + 5, 12, torch.float64)
-    sizes = gradients._sizes(len(embedding), torch.device("cuda"))
-    assert sizes == (len(embedding), PANEL_ROWS, PANEL_ROWS)
-    monkeypatch.setattr(gradients, "_sizes", lambda *_: sizes)
+def test_a_gpu_gets_large_products_with_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gradients._block(4096, torch.device("cpu")) == BLOCK
+    assert gradients._block(4096, torch.device("cuda")) == PANEL_ROWS
+    hidden, embedding, frequency, targets = case(PANEL_ROWS + 5, 101, 12, torch.float64)
+    monkeypatch.setattr(gradients, "_block", lambda *_: PANEL_ROWS)
     compare(hidden, embedding, frequency, targets, 1e-12)
 
 
