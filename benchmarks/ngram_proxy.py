@@ -10,7 +10,8 @@ It sees the whole selection, as no thinning is needed.
 
 Transformer proxies are those of the quick start's config with more or fewer tokens, all of one seed, each kept in
 FOLDER as it ends: killed or out of `--minutes` of CPU time, the next run goes on. `--minutes 0` prints what is there.
-Sizes are compared on the thetas that both have; the smallest size goes first, then theta by theta.
+FOLDER may be the quick start's own output, whose 56 proxies of 200,000 tokens then cost nothing. Sizes are compared on
+the thetas that both have; proxies are trained theta by theta.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from quadmix.progress import Progress
 from quadmix.search.proposals import theta_by_name
 from quadmix.search.trials import draw_theta, param_space
 from quadmix.stages.annotate import annotate
-from quadmix.stages.records import load_piece
-from quadmix.stages.search_inputs import Prepared, checked, prepare
+from quadmix.stages.records import begin, load_piece
+from quadmix.stages.search_inputs import Prepared, checked, prepare, swarm_parts
 from quadmix.stages.swarm import ProxyJob, TrainJobs
 
 Floats = NDArray[np.float64]
@@ -51,7 +52,8 @@ _BLOCK = 512  # documents whose n-grams are coded at once
 @dataclass(frozen=True)
 class CountedTarget:
     """A target's held-out tokens as positions among its different n-grams. Of each order 1..3: `rows` (n,) and
-    `context_rows` (n,), which n-gram and which context a token is; `grams`, `contexts`: (docs, distinct) of the pool."""
+    `context_rows` (n,), which n-gram and which context a token is; `grams`, `contexts`: (docs, distinct), the pool's.
+    """
 
     rows: tuple[Ints, ...]
     context_rows: tuple[Ints, ...]
@@ -105,7 +107,9 @@ def blocks(pool: TokenPool, end: int) -> Iterator[list[Ints]]:
     lead = np.full(ORDERS - 1, end, dtype=np.int64)
     for start in range(0, pool.n_docs, _BLOCK):
         documents = np.arange(start, min(start + _BLOCK, pool.n_docs))
-        yield [np.concatenate([lead, pool.gather(documents[i : i + 1]).astype(np.int64)]) for i in range(documents.size)]
+        yield [
+            np.concatenate([lead, pool.gather(documents[i : i + 1]).astype(np.int64)]) for i in range(documents.size)
+        ]
 
 
 def counts(
@@ -138,9 +142,8 @@ class Setting:
         settings, tokenizer, targets = checked(config)
         engine, progress = LocalEngine(1), Progress.for_terminal()
         annotated = annotate(config, engine, progress)
-        files = folder / "proxies"
-        files.mkdir(exist_ok=True)
-        prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, files)
+        shared = begin(folder, "swarm", swarm_parts(config, settings, annotated, tokenizer, targets))
+        prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, shared)
         engine.close()
         pool, sample, mixture = prepared.pool, prepared.sample, config.mixture
         space = param_space(mixture.space, len(pool.domains), len(pool.criteria))
@@ -153,15 +156,14 @@ class Setting:
         return Setting(config, prepared, tuple(jobs))
 
     def task(self, tokens: int) -> TrainJobs:
-        """Proxies of that many tokens."""
+        """Proxies of that many tokens; those of the configured size are the quick start's own."""
         task = self.prepared.task
-        return replace(task, tokens=tokens, swarm=fingerprint(task.swarm, str(tokens)))
+        swarm = task.swarm if tokens == task.tokens else fingerprint(task.swarm, str(tokens))
+        return replace(task, tokens=tokens, swarm=swarm)
 
     def train(self, sizes: list[int], largest: int, seconds: float) -> None:
         """Until all is there or the CPU time is spent; at most `largest` proxies of the largest size."""
-        order = [(job, sizes[0]) for job in self.jobs]
-        order += [(job, size) for job in self.jobs for size in reversed(sizes[1:])]
-        order = [(job, size) for job, size in order if size < sizes[-1] or job.index < largest]
+        order = [(job, size) for job in self.jobs for size in sizes if size < sizes[-1] or job.index < largest]
         started = time.process_time()
         for job, size in order:
             if time.process_time() - started > seconds:
@@ -233,13 +235,19 @@ def main() -> None:
     setting.train(sizes, given.largest, 60.0 * given.minutes)
     trigrams, unigrams = counting_losses(setting)
     columns = {f"{size:,} tokens": setting.losses(size) for size in sizes}
-    columns |= {name: dict(enumerate(values.tolist())) for name, values in (("1-3-grams", trigrams), ("1-grams", unigrams))}
+    columns |= {
+        name: dict(enumerate(values.tolist())) for name, values in (("1-3-grams", trigrams), ("1-grams", unigrams))
+    }
     print(f"{'Spearman (thetas)':20}" + "".join(f"{name:>22}" for name in columns))
     for name, mine in columns.items():
         row = f"{name:20}"
         for other in columns.values():
             shared = sorted(mine.keys() & other.keys())
-            value = spearmanr([mine[i] for i in shared], [other[i] for i in shared]).statistic if len(shared) > 2 else np.nan
+            value = (
+                spearmanr([mine[i] for i in shared], [other[i] for i in shared]).statistic
+                if len(shared) > 2
+                else np.nan
+            )
             row += f"{value:>16.3f} ({len(shared):2d})"
         print(row + f"   sd {np.std(list(mine.values())):.3f}")
 
