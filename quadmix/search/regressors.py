@@ -16,7 +16,6 @@ histograms: the same rows give the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.errors import EnvironmentFault
+from quadmix.one_thread import one_blas_thread
 from quadmix.search.columns import check_columns, share_mask
 from quadmix.search.gaussian_process import GaussianProcess
 from quadmix.search.intervals import Calibration, JointCalibration
@@ -127,24 +127,27 @@ class TargetModels:
 
     def predict(self, features: Floats) -> Floats:
         """(k, f) -> (k, n_targets), nats per token."""
-        with _one_thread():
+        features = _by_rows(features)
+        with one_blas_thread():
             return np.stack([model.predict(features) for model in self.models], axis=1)
 
     def predict_std(self, features: Floats) -> Floats:
         """(k, f) -> (k, n_targets): standard deviation of a new proxy's loss about the prediction, noise included."""
-        with _one_thread():
+        features = _by_rows(features)
+        with one_blas_thread():
             return np.stack([model.predict_std(features) for model in self.models], axis=1)
 
     def predict_interval(self, features: Floats, level: float = 0.9) -> tuple[Floats, Floats]:
         """(low, high), each (k, n_targets): each holds a new proxy's loss with probability `level`."""
-        with _one_thread():
+        features = _by_rows(features)
+        with one_blas_thread():
             pairs = [model.predict_interval(features, level) for model in self.models]
         return np.stack([low for low, _ in pairs], axis=1), np.stack([high for _, high in pairs], axis=1)
 
     def joint_interval(self, features: Floats, weights: Floats, level: float = 0.9) -> tuple[Floats, Floats]:
         """(low, high), each (k,), of the weighted sum of the targets' losses; their errors are correlated."""
         half = JointCalibration.of(self.calibrations, weights).half_width(self.predict_std(features), level)
-        mean = self.predict(features) @ weights
+        mean = np.sum(self.predict(features) * weights, axis=1)
         return mean - half, mean + half
 
     def shares_of_models(self) -> dict[str, float]:
@@ -180,10 +183,11 @@ def fit_targets(
     """
     names = [f"column:{index}" for index in range(features.shape[1])] if columns is None else columns
     check_columns(features, names)
-    with _one_thread():
+    features = _by_rows(features)
+    with one_blas_thread():
         models = tuple(
             make_regressor(kind, preset, names, noise[column] if noise else None).fit(
-                features, losses[:, column], calibrate=calibrate
+                features, np.ascontiguousarray(losses[:, column]), calibrate=calibrate
             )
             for column in range(len(targets))
         )
@@ -211,11 +215,9 @@ def fit_screening(
     return fit_targets(targets, features, losses, kind, preset, columns, calibrate=False, noise=noise)
 
 
-def _one_thread() -> AbstractContextManager[Any]:
-    # a matrix product's last bits depend on how many threads share it
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)  # type: ignore[no-any-return]
+def _by_rows(features: Floats) -> Floats:
+    # the order of a product's additions depends on how its arrays lie in memory
+    return np.ascontiguousarray(features, dtype=np.float64)
 
 
 def require_regressor(kind: str) -> None:

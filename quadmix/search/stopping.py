@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from quadmix.core.param_space import params_from_cube
 from quadmix.hashing import hash_words, uniform
+from quadmix.one_thread import one_blas_thread
 from quadmix.search.acquisition import candidates
 from quadmix.search.constraints import Limits
 from quadmix.search.features import closed_form, with_quality
@@ -49,12 +50,13 @@ def worth_of_more(
 ) -> Worth:
     """Of trials at the points `more` (m, dim) of the cube, given those in `tried`. asking: the pool and the features;
     noise: of the joint loss, where it was measured; limits: that a proposal has to keep."""
-    cube = _offered(asking, tried, seed, noise, limits)
-    if not len(cube):  # no candidate keeps the limits: there is nothing that a trial could improve
-        return Worth(len(more), 0.0, 0.0, 0.0)
-    known = asking.full.matrix(tried.mixtures, params_from_cube(asking.space, tried.cube))
-    belief = _fit(known, tried.joint, asking.full.names, noise)
-    gains = imagined_gains(belief, _expected(asking, cube, limits), _expected(asking, more, None), seed)
+    with one_blas_thread():
+        cube = _offered(asking, tried, seed, noise, limits)
+        if not len(cube):  # no candidate keeps the limits: there is nothing that a trial could improve
+            return Worth(len(more), 0.0, 0.0, 0.0)
+        known = asking.full.matrix(tried.mixtures, params_from_cube(asking.space, tried.cube))
+        belief = _fit(known, tried.joint, asking.full.names, noise)
+        gains = imagined_gains(belief, _expected(asking, cube, limits), _expected(asking, more, None), seed)
     low, high = np.quantile(gains, (0.05, 0.95))
     return Worth(len(more), *(round(float(value), _DIGITS) for value in (gains.mean(), low, high)))
 
@@ -129,13 +131,13 @@ def _expected(asking: NextRound, cube: Floats, limits: Limits | None) -> Floats:
     """(k, f) features of the mixtures that thetas are expected to give."""
     params = params_from_cube(asking.space, cube)
     found = closed_form(params, asking.domain_tokens, asking.mixture, limits)
-    return asking.full.matrix(with_quality(found, asking.quality, asking.mixture.max_copies), params)
+    features = asking.full.matrix(with_quality(found, asking.quality, asking.mixture.max_copies), params)
+    return np.ascontiguousarray(features, dtype=np.float64)
 
 
 def _fit(features: Floats, joint: Floats, columns: Sequence[str], noise: NoisePrior | None) -> Fitted:
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        fitted = GaussianProcess(tuple(columns), noise=noise).fit(features, joint).fitted
+    # the order of a product's additions depends on how its arrays lie in memory
+    rows, losses = (np.ascontiguousarray(part, dtype=np.float64) for part in (features, joint))
+    fitted = GaussianProcess(tuple(columns), noise=noise).fit(rows, losses).fitted
     assert fitted is not None
     return fitted
