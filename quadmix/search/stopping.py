@@ -64,7 +64,7 @@ def worth_of_more(
 def worth_in_words(worth: Worth) -> str:
     """One sentence for the log and the report."""
     return (
-        f"{worth.trials} more trials would be worth {worth.mean:.4f} of the proposal's joint loss (90 %: "
+        f"{worth.trials} more trials would be worth a joint loss of the proposal lower by {worth.mean:.4f} (90 %: "
         f"{worth.low:+.4f} to {worth.high:+.4f})"
     )
 
