@@ -239,7 +239,7 @@ class _Run:
             self.trial(job, tries, outcome)
             for job, tries, outcome in zip([*jobs, *baselines], attempts, [*trained, *baselines_trained], strict=True)
         ]
-        own = [baselines_trained[0], *trained]
+        own = [baselines_trained[0], *trained[:first]]
         return trials, measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
 
     def more(self, usable: Sequence[Trial], noise: Noise | None) -> Worth:
