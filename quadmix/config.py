@@ -364,6 +364,14 @@ class ConfirmConfig(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
 
 
+class NoiseConfig(Section):
+    """Trials that are trained again under fresh seeds, to measure a proxy's noise: the natural mixture and the first
+    thetas. `seeds: 0` measures nothing."""
+
+    mixtures: Annotated[int, Field(ge=2, le=1_000)] = 6
+    seeds: Annotated[int, Field(ge=0, le=100)] = 1
+
+
 class SearchConfig(Section):
     """The swarm of proxies and what is made of it."""
 
@@ -381,6 +389,7 @@ class SearchConfig(Section):
     finalists: Count = 2_000
     average_top: Annotated[int, Field(ge=1, le=10_000)] = 10
     eval_tokens: Count = 40_000  # per target and half, at most
+    noise: NoiseConfig = NoiseConfig()
     confirm: ConfirmConfig = ConfirmConfig()
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from quadmix.config import RegressorConfig
 from quadmix.search.cross_validation import cross_validate
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample
+from quadmix.search.noise import prior_of
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import params_of
 from quadmix.search.regressors import fit_screening, fit_targets
-from quadmix.search.result import CrossValidation, MixtureByName, ThetaByName
+from quadmix.search.result import CrossValidation, MixtureByName, Noise, ThetaByName
 from quadmix.search.screening import SearchModels
 
 Floats = NDArray[np.float64]
@@ -54,16 +55,18 @@ def learn(
     trained: Trained,
     quality: QualitySample,
     seed: int,
+    noise: Noise | None = None,
 ) -> tuple[SearchModels, CrossValidation]:
-    """Models fitted on all trials, and held-out scores. sets: of `feature_sets`."""
+    """Models fitted on all trials, and held-out scores. sets: of `feature_sets`; noise: as repeated seeds gave it."""
     full, cheap = sets
     targets, losses, features = objective.targets, trained.losses, trained.matrix(full)
+    priors = [prior_of(noise, target) for target in targets]
     validation = cross_validate(
         targets, objective, features, losses,
-        folds=chosen.folds, seed=seed, kind=chosen.kind, preset=chosen.preset, columns=full.names,
+        folds=chosen.folds, seed=seed, kind=chosen.kind, preset=chosen.preset, columns=full.names, noise=priors,
     )  # fmt: skip
-    fitted = fit_targets(targets, features, losses, chosen.kind, chosen.preset, full.names)
+    fitted = fit_targets(targets, features, losses, chosen.kind, chosen.preset, full.names, noise=priors)
     screening = fit_screening(
-        targets, trained.matrix(cheap), losses, chosen.kind, chosen.preset, cheap.names, fitted
+        targets, trained.matrix(cheap), losses, chosen.kind, chosen.preset, cheap.names, fitted, priors,
     )  # fmt: skip
     return SearchModels(screening, fitted, cheap, full, objective, quality), validation

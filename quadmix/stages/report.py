@@ -23,7 +23,9 @@ from quadmix.errors import EnvironmentFault
 from quadmix.manifest.durable import write_atomically
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
+from quadmix.search.noise import noise_in_words
 from quadmix.search.result import JOINT, Confirmed, SearchResult
+from quadmix.search.stopping import worth_in_words
 from quadmix.selectors.quadmix import params_by_name
 from quadmix.stages import figures
 from quadmix.stages.annotate import Annotated
@@ -268,6 +270,7 @@ def _regression(search: SearchResult) -> Section:
     text = (
         f"{len(trials)} proxies, {validation.folds} folds: every prediction was made without its own trial. Beside it "
         f"the same with shuffled losses ({validation.permutations} times), which must predict nothing."
+        f"{_noise_in_words(search)}"
     )
     figure = figures.predicted_against_measured(panels)
     return Section("regression", "Predicted against measured loss", text, figure, (Table(header, rows), facts))
@@ -295,6 +298,14 @@ def _confirmation(search: SearchResult) -> Section:
         f"{search.confirmation.method}.{_joint_in_words(search)}{broken}"
     )
     return Section("confirmation", "Confirmation", text, figures.confirmation(panels), tables)
+
+
+def _noise_in_words(search: SearchResult) -> str:
+    """What chance does to a proxy's loss, and what more proxies would be worth."""
+    sentences = [worth_in_words(search.more)]
+    if search.noise is not None:
+        sentences.insert(0, noise_in_words(search.noise, search.confirmation.seeds))
+    return "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
 
 
 def _joint_in_words(search: SearchResult) -> str:

@@ -25,6 +25,7 @@ from quadmix.progress import Progress
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form
 from quadmix.search.journal import Journal
 from quadmix.search.learning import QUALITY_DOCS, Trained, feature_sets, learn
+from quadmix.search.noise import measure_noise, noise_in_words, prior_of
 from quadmix.search.objective import Objective
 from quadmix.search.pareto import non_dominated, spread_out
 from quadmix.search.proposals import buildable, params_of, predicted_by_name, proposal, propose, theta_by_name
@@ -34,11 +35,13 @@ from quadmix.search.result import (
     ConstraintFact,
     CrossValidation,
     FrontPoint,
+    Noise,
     Proposal,
     SearchResult,
     Tally,
     TargetFacts,
     Trial,
+    Worth,
 )
 from quadmix.search.rounds import NextRound, Tried
 from quadmix.search.screening import (
@@ -50,6 +53,7 @@ from quadmix.search.screening import (
     finalists,
     fronts,
 )
+from quadmix.search.stopping import MORE, worth_in_words, worth_of_more
 from quadmix.search.trial_files import LOSSES_FILE, MIXTURES_FILE, trials_csv
 from quadmix.search.trials import draw_theta
 from quadmix.stages.annotate import Annotated
@@ -64,6 +68,7 @@ from quadmix.stages.records import (
     stage_fingerprint,
     write_atomically,
 )
+from quadmix.stages.repeating import by_mixture, repeats
 from quadmix.stages.search_inputs import Prepared, checked, prepare, swarm_parts
 from quadmix.stages.swarm import Outcome, ProxyJob, run_jobs
 
@@ -153,16 +158,21 @@ class _Run:
         weights = {name: fact.weight for name, fact in prepared.facts.items()}
         self.objective = Objective(weights, settings.objective_rule)
         self.targets = self.objective.targets
+        self.points: dict[str, Floats] = {}  # of the cube of draws, by trial
         self.journal = Journal(prepared.directory / "journal.jsonl")
         if self.journal.damaged:
             progress.say(f"search: {self.journal.damaged} damaged lines of the journal are ignored and done again")
 
     def result(self) -> SearchResult:
-        trials = self.swarm()
+        trials, noise = self.swarm()
         usable = [trial for trial in trials if trial.kind == "theta" and trial.losses is not None]
         if len(usable) < LEAST_TRIALS:
             self.too_few(len(usable), [trial.error for trial in trials])
-        models, validation = self.learn(usable)
+        if noise is not None:
+            self.progress.say(f"search: {noise_in_words(noise, self.settings.confirm.seeds)}")
+        models, validation = self.learn(usable, noise)
+        more = self.more(usable, noise)
+        self.progress.say(f"search: {worth_in_words(more)}")
         proposals, tally, front, constraints, prices = self.propose(models, usable)
         confirmation = self.confirm(proposals, trials)
         self.progress.say(f"search: {confirmation.verdict}")
@@ -186,10 +196,13 @@ class _Run:
             constraints=constraints,
             prices=prices,
             pareto=front,
+            noise=noise,
+            more=more,
         )
 
-    def swarm(self) -> list[Trial]:
-        """Train the thetas of Algorithm 1 and the baselines; then, round by round, the thetas that promise most."""
+    def swarm(self) -> tuple[list[Trial], Noise | None]:
+        """Train the thetas of Algorithm 1, the baselines and repeats under fresh seeds, which tell the noise; then,
+        round by round, the thetas that promise most."""
         sample, task, seed = self.prepared.sample, self.prepared.task, self.config.seed
         scaled = self.mixture.model_copy(update={"budget": task.budget})
         base = seed_for(seed, "swarm")
@@ -206,8 +219,10 @@ class _Run:
             ProxyJob(self.settings.trials + place, name, kind, "search", base, criterion=criterion)
             for place, (name, kind, criterion) in enumerate(self.baselines())
         ]
-        outcomes = self.train([*jobs, *baselines], "search: training proxies")
-        trained, baselines_trained = outcomes[:first], outcomes[first:]
+        repeated = repeats([baselines[0], *jobs], self.settings.noise, base)
+        outcomes = self.train([*jobs, *baselines, *repeated], "search: training proxies")
+        trained, rest = outcomes[:first], outcomes[first:]
+        baselines_trained, again = rest[: len(baselines)], rest[len(baselines) :]
         if self.objective.rule == "worst":
             self.objective = self.objective.against(self.natural_losses(baselines, baselines_trained))
         for number, size in enumerate(later, start=2):
@@ -219,10 +234,33 @@ class _Run:
                 points.append(point[None])
             trained += self.train(jobs[len(trained) :], f"search: training proxies, round {number} of {len(later) + 1}")
         attempts += [1] * len(baselines)
-        return [
+        self.points = {job.name: point for job, point in zip(jobs, points, strict=True)}
+        trials = [
             self.trial(job, tries, outcome)
             for job, tries, outcome in zip([*jobs, *baselines], attempts, [*trained, *baselines_trained], strict=True)
         ]
+        own = [baselines_trained[0], *trained[:first]]
+        return trials, measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
+
+    def more(self, usable: Sequence[Trial], noise: Noise | None) -> Worth:
+        """What the next trials would be worth: Algorithm 1's next draws, or what the next round would choose."""
+        full, cheap = self.feature_sets
+        asking = NextRound(self.space, self.mixture, self.summary.tokens, cheap, full, self.quality)
+        made = [trial.mixture for trial in usable if trial.mixture]
+        tried = Tried(
+            np.concatenate([self.points[trial.name] for trial in usable]),
+            Mixtures.of_names(made, self.domains, self.criteria),
+            np.array([trial.joint for trial in usable], dtype=np.float64),
+        )
+        seed = seed_for(self.config.seed, "more")
+        if self.settings.rounds > 1:
+            cube = asking.choose(tried, MORE, seed)[0]
+        else:
+            indices = range(self.settings.trials, self.settings.trials + MORE)
+            tokens, own = self.summary.tokens, self.config.seed
+            drawn = [draw_theta(self.space, index, own, tokens, self.mixture).params.cube for index in indices]
+            cube = np.concatenate([point for point in drawn if point is not None])
+        return worth_of_more(asking, tried, cube, seed, noise=prior_of(noise, JOINT), limits=self.limits)
 
     def next_round(
         self, points: Sequence[Floats], outcomes: Sequence[Outcome], n: int, number: int, mixture: MixtureConfig
@@ -302,7 +340,7 @@ class _Run:
     def joint(self, losses: Mapping[str, float] | None) -> float | None:
         return None if losses is None else self.objective.of(losses)
 
-    def learn(self, usable: Sequence[Trial]) -> tuple[SearchModels, CrossValidation]:
+    def learn(self, usable: Sequence[Trial], noise: Noise | None) -> tuple[SearchModels, CrossValidation]:
         """Fit the regressors on all finished thetas, and say how well they rank held-out ones."""
         trained = Trained(
             [trial.mixture for trial in usable if trial.mixture],
@@ -310,7 +348,9 @@ class _Run:
             np.array([[(trial.losses or {})[name] for name in self.targets] for trial in usable]),
         )
         chosen = self.settings.regressor
-        models, validation = learn(chosen, self.objective, self.feature_sets, trained, self.quality, self.config.seed)
+        models, validation = learn(
+            chosen, self.objective, self.feature_sets, trained, self.quality, self.config.seed, noise
+        )
         for name in (*self.targets, JOINT):
             found, control = validation.scores[name], validation.permuted[name]
             self.progress.say(
