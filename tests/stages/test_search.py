@@ -357,7 +357,7 @@ if __name__ == "__main__":
 
 
 def test_an_earlier_search_warms_a_later_one_and_another_one_is_refused(folder: Path, finished: SearchResult) -> None:
-    warm = {"trials": 12, "warm_start": [str(folder / "out")]}
+    warm = {"trials": 12, "warm_start": [str(folder / "whole")]}
     said = io.StringIO()
     found = run(folder, "warm", to=said, **warm)
     assert f"trials of {folder / 'out'} are " in said.getvalue()
