@@ -64,7 +64,9 @@ def believe(
     """
     fit = partial(fit_targets, targets, kind="gaussian_process", columns=columns.names, calibrate=False)
     features = trained.matrix(columns)
-    verdicts, mixtures, losses = [], [], []
+    verdicts: list[Judged] = []
+    mixtures: list[MixtureByName] = []
+    losses: list[Floats] = []
     for one in earlier:
         known = columns.matrix(Mixtures.of_names(one.mixtures, columns.domains, columns.criteria), None)
         verdict = judge(features, trained.losses, known, one.losses, fit, seed)

@@ -360,7 +360,7 @@ def test_an_earlier_search_warms_a_later_one_and_another_one_is_refused(folder: 
     warm = {"trials": 12, "warm_start": [str(folder / "whole")]}
     said = io.StringIO()
     found = run(folder, "warm", to=said, **warm)
-    assert f"trials of {folder / 'out'} are " in said.getvalue()
+    assert f"trials of {folder / 'whole'} are " in said.getvalue()
     alone = run(folder, "cold", trials=12)
     assert [trial.losses for trial in found.trials] == [trial.losses for trial in alone.trials]
     assert found.cross_validation == alone.cross_validation  # held-out scores know nothing of earlier trials
