@@ -377,6 +377,8 @@ class SearchConfig(Section):
 
     trials: Annotated[int, Field(ge=LEAST_TRIALS, le=100_000)] = 56
     rounds: Annotated[int, Field(ge=1, le=1_000)] = 1  # the first by Algorithm 1, later ones where losses promise most
+    # outputs of earlier runs: their trials are learned from too, where they help to predict this search's own
+    warm_start: tuple[str, ...] = ()
     tokens_per_trial: Count = 200_000
     trials_per_task: Annotated[int, Field(ge=1, le=1024)] = 1
     pool_tokens: Count = 200 * 10**6  # documents tokenised for proxies: a sample by document hash of at most this size

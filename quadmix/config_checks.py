@@ -190,6 +190,11 @@ def _search_sizes(
     if search.regressor.kind == "log_linear" and search.regressor.features == "theta":
         text = "found 'log_linear' with features 'theta'; the law is about shares, so it wants features: realised"
         yield ("search", "regressor", "kind"), text
+    if search.warm_start and search.regressor.features == "theta":
+        text = (
+            "found trials of earlier runs beside features 'theta'; what a theta gives is another mixture in each pool"
+        )
+        yield ("search", "warm_start"), text + ", so they want features: realised"
     if search.tokens_per_trial > search.pool_tokens:
         text = f"found {search.tokens_per_trial:,}, wanted at most search.pool_tokens, which is {search.pool_tokens:,}"
         yield ("search", "tokens_per_trial"), text

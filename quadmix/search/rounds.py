@@ -33,6 +33,14 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Known:
+    """Mixtures whose joint losses (n,) are known from elsewhere, on the scale of the trials."""
+
+    mixtures: Mixtures
+    joint: Floats
+
+
+@dataclass(frozen=True)
 class NextRound:
     """What a round is chosen for. domain_tokens: (n_domains,) of the pool that trials are drawn from, mixture: with a
     trial's budget; quality: documents on which mean qualities are computed."""
@@ -45,29 +53,36 @@ class NextRound:
     quality: QualitySample
     candidates: int = CANDIDATES
 
-    def choose(self, tried: Tried, n: int, seed: int, running: Tried | None = None) -> tuple[Floats, Floats]:
+    def choose(
+        self, tried: Tried, n: int, seed: int, running: Tried | None = None, earlier: Known | None = None
+    ) -> tuple[Floats, Floats]:
         """(n, dim) points of the cube, best first, and the (n,) joint losses that are expected of them.
 
-        running: trials whose losses are not known yet (their `joint` is not read).
+        running: trials whose losses are not known yet (their `joint` is not read); earlier: of another search.
         """
         cube = candidates(self.space, max(self.candidates, 4 * n), seed, best_points(tried))
         params = params_from_cube(self.space, cube)
         feasible, features, _ = screen(params, self.domain_tokens, self.mixture, self.cheap)
         rows = np.flatnonzero(feasible)
-        _, worth = self._worth(self.cheap, tried, features[rows])
+        _, worth = self._worth(self.cheap, tried, features[rows], earlier)
         kept = np.sort(rows[np.argsort(-worth, kind="stable")[: max(_FINALISTS, 4 * n)]])
         params = params_from_cube(self.space, cube[kept])
         found = closed_form(params, self.domain_tokens, self.mixture)
         features = self.full.matrix(with_quality(found, self.quality, self.mixture.max_copies), params)
-        mean, worth = self._worth(self.full, tried, features)
+        mean, worth = self._worth(self.full, tried, features, earlier)
         waiting = np.zeros((0, features.shape[1])) if running is None else self._matrix(self.full, running)
         chosen = choose_batch(features, worth, mean, n, waiting)
         return cube[kept[chosen]], mean[chosen]
 
-    def _worth(self, columns: FeatureSet, tried: Tried, features: Floats) -> tuple[Floats, Floats]:
+    def _worth(
+        self, columns: FeatureSet, tried: Tried, features: Floats, earlier: Known | None
+    ) -> tuple[Floats, Floats]:
         """(k, f) -> expected joint losses and expected improvements over the best expected one of the trials, (k,)."""
-        known = self._matrix(columns, tried)
-        belief = fit_belief(known, tried.joint, columns.names)
+        known, joint = self._matrix(columns, tried), tried.joint
+        if earlier is not None:
+            known = np.concatenate([known, columns.matrix(earlier.mixtures, None)])
+            joint = np.concatenate([joint, earlier.joint])
+        belief = fit_belief(known, joint, columns.names)
         mean, deviation = belief.predict(features), belief.predict_std(features)
         best = float(belief.predict(known).min())
         return mean[:, 0], expected_improvement(mean[:, 0], deviation[:, 0], best)

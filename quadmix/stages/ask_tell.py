@@ -238,6 +238,8 @@ def _checked(config: RunConfig, out: Path, tokens: int | None, targets: Sequence
     ):
         problems.append(f"--out: {out} holds files of something else; nothing was written; give a new directory")
     problems += _objective_problems(config, names)
+    if config.search is not None and config.search.warm_start:
+        problems.append("search.warm_start: only a search with proxies of its own reads it; remove it for ask and tell")
     if problems:
         raise ConfigError(problems)
     return names

@@ -20,11 +20,11 @@ from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine
 from quadmix.errors import BudgetError, ConfigError
-from quadmix.hashing import seed_for
+from quadmix.hashing import fingerprint, seed_for
 from quadmix.progress import Progress
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form
 from quadmix.search.journal import Journal
-from quadmix.search.learning import QUALITY_DOCS, Trained, feature_sets, learn
+from quadmix.search.learning import QUALITY_DOCS, Believed, Trained, believe, feature_sets, learn
 from quadmix.search.noise import measure_noise, noise_in_words, prior_of
 from quadmix.search.objective import Objective
 from quadmix.search.pareto import non_dominated, spread_out
@@ -43,7 +43,7 @@ from quadmix.search.result import (
     Trial,
     Worth,
 )
-from quadmix.search.rounds import NextRound, Tried
+from quadmix.search.rounds import Known, NextRound, Tried
 from quadmix.search.screening import (
     PredictFinalists,
     ScreenChunk,
@@ -56,6 +56,7 @@ from quadmix.search.screening import (
 from quadmix.search.stopping import MORE, worth_in_words, worth_of_more
 from quadmix.search.trial_files import LOSSES_FILE, MIXTURES_FILE, trials_csv
 from quadmix.search.trials import draw_theta
+from quadmix.search.warm_start import Earlier
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.confirming import confirmation_jobs, confirmed, contestants
 from quadmix.stages.constraining import Constraints, constraints_of
@@ -65,15 +66,16 @@ from quadmix.stages.records import (
     commit,
     file_entry,
     find,
+    record_digest,
     stage_fingerprint,
     write_atomically,
 )
 from quadmix.stages.repeating import by_mixture, repeats
 from quadmix.stages.search_inputs import Prepared, checked, prepare, swarm_parts
 from quadmix.stages.swarm import Outcome, ProxyJob, run_jobs
+from quadmix.stages.warm_starting import DOMAINS_FILE, RESULT_FILE, domain_facts, earlier_trials, sources
 
 STAGE = "search"
-RESULT_FILE = "result.json"
 _FINALISTS_PER_TASK = 100
 
 Floats = NDArray[np.float64]
@@ -91,8 +93,11 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         **shared,
         "config.mixture.space": config.mixture.space.model_dump_json(),
         "config.mixture.constraints": config.mixture.constraints.model_dump_json(),
-        "config.search": settings.model_dump_json(exclude={"trials_per_task"}),
+        "config.search": settings.model_dump_json(exclude={"trials_per_task", "warm_start"}),
     }
+    warm = sources(config, settings)
+    if warm:
+        parts["warm_start"] = fingerprint(*(record_digest(source.record) for source in warm))
     reuse = find(root, STAGE, parts)
     progress.say(reuse.why)
     record = reuse.record
@@ -101,7 +106,10 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         directory = begin(root, STAGE, parts)
         swarm_directory = begin(root, "swarm", shared)
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
-        result = _Run(config, settings, engine, progress, annotated, prepared, constraints).result()
+        facts = domain_facts(config, annotated.summary, prepared.sample.whole_quality)
+        earlier = earlier_trials(warm, parts, facts, list(prepared.facts))
+        result = _Run(config, settings, engine, progress, annotated, prepared, constraints, earlier).result()
+        write_atomically(directory / DOMAINS_FILE, facts)
         write_atomically(directory / RESULT_FILE, result.to_json())
         mixtures, losses = trials_csv(result.trials, result.domains, list(result.targets))
         write_atomically(directory / MIXTURES_FILE, mixtures)
@@ -110,8 +118,12 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
             STAGE,
             stage_fingerprint(STAGE, parts),
             parts,
-            tuple(
-                file_entry(directory, name, len(result.trials)) for name in (RESULT_FILE, MIXTURES_FILE, LOSSES_FILE)
+            (
+                *(
+                    file_entry(directory, name, len(result.trials))
+                    for name in (RESULT_FILE, MIXTURES_FILE, LOSSES_FILE)
+                ),
+                file_entry(directory, DOMAINS_FILE, len(result.domains)),
             ),
             {
                 "verdict": result.confirmation.verdict,
@@ -148,6 +160,7 @@ class _Run:
         annotated: Annotated,
         prepared: Prepared,
         constraints: Constraints,
+        earlier: Sequence[Earlier],
     ) -> None:
         self.config, self.settings, self.engine, self.progress = config, settings, engine, progress
         self.summary, self.prepared, self.mixture = annotated.summary, prepared, config.mixture
@@ -155,6 +168,7 @@ class _Run:
         self.space: ParamSpace = constraints.space
         self.constraints = constraints
         self.limits = constraints.active
+        self.earlier = earlier
         weights = {name: fact.weight for name, fact in prepared.facts.items()}
         self.objective = Objective(weights, settings.objective_rule)
         self.targets = self.objective.targets
@@ -277,12 +291,32 @@ class _Run:
         )
         full, cheap = self.feature_sets
         asking = NextRound(self.space, mixture, self.prepared.sample.tokens_by_domain, cheap, full, self.quality)
-        cube, expected = asking.choose(tried, n, seed_for(self.config.seed, "round", number))
+        losses = np.array([[(outcomes[index].losses or {})[name] for name in self.targets] for index in kept])
+        warm = self.believe(Trained(mixtures, [], losses))
+        known = None
+        if warm is not None:
+            known = Known(
+                Mixtures.of_names(warm.mixtures, self.domains, self.criteria), self.objective.joint(warm.losses)
+            )
+        cube, expected = asking.choose(tried, n, seed_for(self.config.seed, "round", number), earlier=known)
         self.progress.say(
             f"search: round {number}: {len(cube)} mixtures by expected improvement after {len(kept)} trials; loss "
             f"{float(expected.min()):.3f} to {float(expected.max()):.3f} expected, {float(tried.joint.min()):.3f} seen"
         )
         return cube
+
+    def believe(self, trained: Trained) -> Believed | None:
+        """The trials of earlier searches that help to predict these."""
+        if not self.earlier:
+            return None
+        found, verdicts = believe(self.earlier, trained, self.feature_sets[0], self.targets, self.config.seed)
+        for one, verdict in zip(self.earlier, verdicts, strict=True):
+            self.progress.say(
+                f"search: {len(one.mixtures)} trials of {one.name} are {'used' if verdict.helps else 'left out'}: "
+                f"held-out error {verdict.together:.3f} with them, {verdict.alone:.3f} without; "
+                f"shifted by {', '.join(f'{shift:+.3f}' for shift in verdict.shift)} nats"
+            )
+        return found
 
     def too_few(self, finished: int, errors: Sequence[str | None]) -> NoReturn:
         reasons = sorted({error for error in errors if error})
@@ -349,7 +383,14 @@ class _Run:
         )
         chosen = self.settings.regressor
         models, validation = learn(
-            chosen, self.objective, self.feature_sets, trained, self.quality, self.config.seed, noise
+            chosen,
+            self.objective,
+            self.feature_sets,
+            trained,
+            self.quality,
+            self.config.seed,
+            noise,
+            self.believe(trained),
         )
         for name in (*self.targets, JOINT):
             found, control = validation.scores[name], validation.permuted[name]

@@ -374,3 +374,22 @@ def _run_and_die(folder: Path, lines: int) -> None:
 
 if __name__ == "__main__":
     _run_and_die(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+def test_an_earlier_search_warms_a_later_one_and_another_one_is_refused(folder: Path, finished: SearchResult) -> None:
+    warm = {"trials": 12, "warm_start": [str(folder / "whole")]}
+    said = io.StringIO()
+    found = run(folder, "warm", to=said, **warm)
+    assert f"trials of {folder / 'whole'} are " in said.getvalue()
+    alone = run(folder, "cold", trials=12)
+    assert [trial.losses for trial in found.trials] == [trial.losses for trial in alone.trials]
+    assert found.cross_validation == alone.cross_validation  # held-out scores know nothing of earlier trials
+    again = SerialEngine()
+    assert run(folder, "warm", again, **warm).to_json() == found.to_json()
+    assert again.trained == []
+    with pytest.raises(ConfigError, match=r"another search\.tokens_per_trial"):
+        run(folder, "other", tokens_per_trial=19_000, trials=12, warm_start=warm["warm_start"])
+    with pytest.raises(ConfigError, match="holds no finished search"):
+        run(folder, "other", trials=12, warm_start=[str(folder / "base")])
+    with pytest.raises(ConfigError, match="own output"):
+        run(folder, "warm", trials=12, warm_start=[str(folder / "warm")])
