@@ -144,8 +144,10 @@ def load_result(root: Path, record: StageRecord) -> SearchResult:
 
 
 def _round_sizes(settings: SearchConfig) -> list[int]:
-    """Trials of every round: as equal as can be, larger ones first."""
-    return [len(part) for part in np.array_split(np.arange(settings.trials), settings.rounds)]
+    """Trials of every round: half of them are drawn blindly, the later rounds share the rest."""
+    later = settings.rounds - 1
+    rest = settings.trials // 2 if later else 0
+    return [settings.trials - rest, *(len(part) for part in np.array_split(np.arange(rest), later or 1) if len(part))]
 
 
 class _Run:
