@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
-from quadmix.engine.base import Engine
+from quadmix.engine.base import Engine, SchedulesGpus
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.hashing import seed_for
 from quadmix.progress import Progress
@@ -93,6 +93,8 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
     record = reuse.record
     if record is None:
         constraints = constraints_of(config, annotated.summary)
+        if isinstance(engine, SchedulesGpus):
+            engine.require_gpus(STAGE)
         directory = begin(root, STAGE, parts)
         swarm_directory = begin(root, "swarm", shared)
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
