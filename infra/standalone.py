@@ -48,12 +48,15 @@ class StandaloneCluster:
         memory: str = "640m",
         *,
         gpus: int = 0,
+        apart: bool = False,
         tied: bool = False,
     ) -> StandaloneCluster:
         """Start a master and `workers` workers; returns once all of them are registered.
 
         memory: of a worker, in Spark's notation; an executor needs about 500 MB of it.
         gpus: that each worker offers, as the addresses 0, 1, ...; whether the machine has them is not looked at.
+        apart: each worker has an address of its own (127.0.0.1, 127.0.0.2, ...), so that Spark takes them for machines,
+            as speculation needs; Linux only.
         tied: the cluster ends when this process does, even when it is killed (Linux).
         Raises RuntimeError, with the log's name, when a daemon does not come up.
         """
@@ -66,6 +69,7 @@ class StandaloneCluster:
             for number in range(workers):
                 work = str(directory / f"work-{number}")
                 options = ["--cores", str(cores), "--memory", memory, "--work-dir", work, cluster.master]
+                options += ["--host", f"127.0.0.{number + 1}"] if apart else []
                 cluster._daemon(f"worker-{number}", "org.apache.spark.deploy.worker.Worker", *options, more=offered)
             for number in range(workers):
                 cluster._said(f"worker-{number}", r"(Successfully registered) with master")

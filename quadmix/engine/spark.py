@@ -212,7 +212,8 @@ class SparkEngine:
 
     def _ship_code(self) -> None:
         archive = code_archive(self._directory)
-        if archive is None:
+        shipped = {Path(name).name for name in self.session.sparkContext.listFiles}
+        if archive is None or archive.name in shipped:  # an engine that joined this session brought the same code
             return
         self.session.sparkContext.addPyFile(str(archive))
         # Spark puts its copy on this process's path too; here the installed files are to be imported

@@ -70,6 +70,7 @@ from quadmix.stages.swarm import Outcome, ProxyJob, run_jobs
 STAGE = "search"
 RESULT_FILE = "result.json"
 _FINALISTS_PER_TASK = 100
+_SHOWN_FAILURES = 3
 
 Floats = NDArray[np.float64]
 
@@ -282,9 +283,16 @@ class _Run:
 
     def train(self, jobs: Sequence[ProxyJob], label: str) -> list[Outcome]:
         per_task = self.settings.trials_per_task
-        return run_jobs(
+        outcomes = run_jobs(
             self.engine, self.progress, self.prepared.task, jobs, self.journal, per_task=per_task, label=label
         )
+        failed = [(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.losses is None]
+        if failed:
+            shown = "; ".join(f"{job.name}: {outcome.error}" for job, outcome in failed[:_SHOWN_FAILURES])
+            more = len(failed) - _SHOWN_FAILURES
+            others = f"; and {more} more" if more > 0 else ""
+            self.progress.say(f"{label}: {len(failed)} of {len(jobs)} failed and count for nothing ({shown}{others})")
+        return outcomes
 
     def trial(self, job: ProxyJob, attempts: int, outcome: Outcome) -> Trial:
         return Trial(
