@@ -2,7 +2,7 @@
 
 Proxies run under a resource profile of their own (stage-level scheduling), which asks for a part of a GPU a task;
 everything else runs under the default profile and asks for none, so it may use every core. Executors must have been
-started with GPUs. Where they were not, Spark 4.1 fails with "No executor resource configs were specified"; where the
+started with GPUs. Where they were not, Spark 4.3 fails with "No executor resource configs were specified"; where the
 cluster has no machine with as many GPUs as an executor wants, it waits for ever (both seen on a standalone cluster).
 """
 

@@ -73,7 +73,7 @@ class Driver:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [sys.executable, script, str(self.config), str(self.log), *straggler],
-            cwd=self.output, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=self.output.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def journal(self) -> list[str]:

@@ -26,7 +26,7 @@ Told = tuple[list[str], float, float]
 
 @dataclass(frozen=True)
 class Plain:
-    """What it was given, and when it started and ended. meet: it waits up to a minute until so many have started."""
+    """What it was given, and when it started and ended. meet: it waits three minutes at most until so many have started."""
 
     directory: str
     meet: int
@@ -35,7 +35,7 @@ class Plain:
         started = time.monotonic()
         Path(self.directory, f"{type(self).__name__}-{self.meet}-{item}").touch()
         while len(list(Path(self.directory).glob(f"{type(self).__name__}-{self.meet}-*"))) < self.meet:
-            if time.monotonic() - started > 60:
+            if time.monotonic() - started > 180:
                 break
             time.sleep(0.02)
         time.sleep(0.3)
@@ -49,10 +49,8 @@ class Training(Plain):
 
 
 def main(master: str, directory: Path, gpus: str) -> dict[str, Any]:
-    conf = {
-        "spark.executor.memory": "512m", "spark.executor.cores": "4", "spark.driver.memory": "512m",
-        GPUS_OF_AN_EXECUTOR: gpus, WAITING: "60s" if gpus == "2" else "6s",
-    }  # fmt: skip
+    conf = {"spark.executor.memory": "512m", "spark.executor.cores": "4", "spark.driver.memory": "512m"}
+    conf |= {GPUS_OF_AN_EXECUTOR: gpus, **({WAITING: "6s"} if gpus == "3" else {})}
     config = SparkEngineConfig(kind="spark", master=master, conf=conf, gpus_per_trial=0.6)
     with SparkEngine.start(config, Progress.silent()) as alone:
         try:

@@ -124,7 +124,5 @@ def test_spark_finds_the_same(
 def test_too_many_failures_end_with_what_to_do(folder: Path) -> None:
     """Truly diverging proxies: a decay that makes the weights overflow."""
     proxy = values(folder, "all")["search"]["proxy"] | {"lr": 1.0, "weight_decay": 1e38}
-    with pytest.raises(
-        ConfigError, match=rf"0 of {TRIALS} proxies finished, wanted at least 8 \(loss is not finite"
-    ):
+    with pytest.raises(ConfigError, match=rf"0 of {TRIALS} proxies finished, wanted at least 8 \(loss is not finite"):
         run(folder, "all", InlineEngine(), proxy=proxy)
