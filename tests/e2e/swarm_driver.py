@@ -57,7 +57,7 @@ def main(config_file: str, log: str, straggler: str = "") -> dict[str, Any]:
     engine.map = recording_map
     try:
         Pipeline(config, engine, Progress.silent(), "search").run()
-        return {"handed_out": handed_out, "workers": dict(engine.workers_seen)}
+        return {"handed_out": handed_out}
     finally:
         engine.close()
 

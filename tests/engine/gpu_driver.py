@@ -26,7 +26,7 @@ Told = tuple[list[str], float, float]
 
 @dataclass(frozen=True)
 class Plain:
-    """What it was given, and when it started and ended. meet: it waits three minutes at most until so many have started."""
+    """What it was given, and when it started and ended. meet: how many must have started before it ends."""
 
     directory: str
     meet: int
