@@ -26,6 +26,7 @@ from tests.engine.test_spark import descendants
 
 pytestmark = [pytest.mark.spark, pytest.mark.long]  # several drivers, one after the other
 
+PATIENCE = 1200  # seconds, on a machine with much else to do
 PROXIES = 8 + 3 + 3 * 3  # thetas, baselines of one score, three mixtures by three seeds
 CONF = {"spark.executor.memory": "512m", "spark.executor.cores": "1", "spark.driver.memory": "512m"}
 SPECULATION = {"spark.speculation": "true", "spark.speculation.task.duration.threshold": "6s"}
@@ -56,6 +57,17 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running.stop()
 
 
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """The drivers that a test starts; those that it leaves running are ended."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
 class Driver:
     """A driver program whose output starts with the local run's annotations and nothing of its search."""
 
@@ -68,13 +80,15 @@ class Driver:
         engine = {"master": master, "conf": {**CONF, **conf}}
         self.config = write_config(folder / f"{output}.yaml", values(folder, output, **engine))
 
-    def start(self, *straggler: str) -> subprocess.Popen[str]:
+    def start(self, started: list[subprocess.Popen[str]], *straggler: str) -> subprocess.Popen[str]:
         script = str(ROOT / "tests" / "e2e" / "swarm_driver.py")
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, script, str(self.config), str(self.log), *straggler],
             cwd=self.output.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        started.append(process)
+        return process
 
     def journal(self) -> list[str]:
         """Keys of the journal's whole lines, in order."""
@@ -82,7 +96,7 @@ class Driver:
         return [json.loads(line)["entry"]["key"] for line in b"".join(lines).splitlines(True) if line.endswith(b"\n")]
 
     def wait_for(self, lines: int, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE
         while len(self.journal()) < lines:
             assert process.poll() is None, process.communicate()[1][-3000:]
             assert time.monotonic() < deadline
@@ -101,7 +115,7 @@ class Driver:
 
 
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err[-3000:]
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
@@ -113,32 +127,38 @@ def executors(cluster: Any) -> list[int]:
     return sorted(pid for pid in below if b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def test_a_straggler_is_overtaken_and_journaled_once(folder: Path, machines: Any) -> None:
+def test_a_straggler_is_overtaken_and_journaled_once(
+    folder: Path, machines: Any, started: list[subprocess.Popen[str]]
+) -> None:
     driver = Driver(folder, "straggler", machines.master, **SPECULATION)
-    done = ended(driver.start("trial-00003"))
+    done = ended(driver.start(started, "trial-00003"))
     driver.check(folder)
     (attempts,) = {driver.attempts().count(name) for name in driver.attempts() if name.startswith("trial-00003")}
     assert attempts == 2
     assert len(done["handed_out"]) == PROXIES
 
 
-def test_a_killed_driver_goes_on_from_its_journal(folder: Path, machines: Any) -> None:
+def test_a_killed_driver_goes_on_from_its_journal(
+    folder: Path, machines: Any, started: list[subprocess.Popen[str]]
+) -> None:
     driver = Driver(folder, "driver", machines.master)
-    first = driver.start()
+    first = driver.start(started)
     driver.wait_for(5, first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     journaled = len(driver.journal())
     assert 5 <= journaled < 11
-    done = ended(driver.start())
+    done = ended(driver.start(started))
     driver.check(folder)
     assert len(done["handed_out"]) == PROXIES - journaled
 
 
-def test_killed_executors_and_a_lost_machine_change_nothing(folder: Path, machines: Any) -> None:
+def test_killed_executors_and_a_lost_machine_change_nothing(
+    folder: Path, machines: Any, started: list[subprocess.Popen[str]]
+) -> None:
     driver = Driver(folder, "lost", machines.master)
     before = len([*machines.directory.glob("work-*/app-*/*")])
-    process = driver.start()
+    process = driver.start(started)
     driver.wait_for(2, process)
     both = executors(machines)
     assert len(both) == 2

@@ -77,7 +77,7 @@ def drive(cluster: Any, directory: Path, gpus: int) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
