@@ -184,16 +184,17 @@ class SparkEngine:
         profile, context = self._gpu_profile, self.session.sparkContext
         seconds = int(context._jsc.sc().conf().getTimeAsSeconds(WAITING, PATIENCE))
         tag = f"quadmix-{os.getpid()}-{id(self)}-{next(self._passes)}"
-        threads = ThreadPoolExecutor(1, thread_name_prefix="quadmix-job")
-        try:
+        with ThreadPoolExecutor(1, thread_name_prefix="quadmix-job") as threads:
             probe = threads.submit(self._run, _Job(_Nothing(), (0,)), tag, label, [0], profile)
-            if not wait([probe], timeout=seconds).done:
-                raise no_gpu_came(self.gpus_per_trial, self._settings, seconds, self._executors())
-            probe.result()
-        finally:
-            with suppress(Exception):  # a stopped session has nothing left to cancel
-                self.session.interruptTag(tag)
-            threads.shutdown(wait=True, cancel_futures=True)
+            try:
+                if not wait([probe], timeout=seconds).done:
+                    raise no_gpu_came(self.gpus_per_trial, self._settings, seconds, self._executors())
+                probe.result()
+            finally:
+                while not probe.done():  # a job that is still being planned does not hear the first call
+                    with suppress(Exception):  # a stopped session has nothing left to cancel
+                        self.session.interruptTag(tag)
+                    wait([probe], timeout=1.0)
 
     def close(self) -> None:
         """Stop the session if this engine started it. Safe to call twice."""
