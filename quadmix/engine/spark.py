@@ -19,7 +19,7 @@ import tempfile
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -159,10 +159,8 @@ class SparkEngine:
                             bar.advance()
                             yield index, self._accept(answer, label, index)
         finally:
-            if running:
-                with suppress(Exception):  # a stopped session has nothing left to cancel
-                    self.session.interruptTag(tag)
-            threads.shutdown(wait=True, cancel_futures=True)
+            threads.shutdown(wait=False, cancel_futures=True)
+            self._cancel(tag, running)
 
     def reduce(self, task: Callable[[T], R], items: Sequence[T], merge: Callable[[R, R], R], *, label: str) -> R:
         """See `base.Engine.reduce`."""
@@ -191,10 +189,7 @@ class SparkEngine:
                     raise no_gpu_came(self.gpus_per_trial, self._settings, seconds, self._executors())
                 probe.result()
             finally:
-                while not probe.done():  # a job that is still being planned does not hear the first call
-                    with suppress(Exception):  # a stopped session has nothing left to cancel
-                        self.session.interruptTag(tag)
-                    wait([probe], timeout=1.0)
+                self._cancel(tag, [probe])
 
     def close(self) -> None:
         """Stop the session if this engine started it. Safe to call twice."""
@@ -219,6 +214,14 @@ class SparkEngine:
         self.session.sparkContext.addPyFile(str(archive))
         # Spark puts its copy on this process's path too; here the installed files are to be imported
         sys.path[:] = [entry for entry in sys.path if Path(entry).name != archive.name]
+
+    def _cancel(self, tag: str, jobs: Iterable[Future[list[_Answer]]]) -> None:
+        """End the jobs that are still running, and wait until their threads have."""
+        waiting = set(jobs)
+        while waiting := {job for job in waiting if not job.done()}:
+            with suppress(Exception):  # a stopped session has nothing left to cancel
+                self.session.sparkContext.cancelJobsWithTag(tag)
+            wait(waiting, timeout=1.0)  # a job that was still being planned did not hear it: once more
 
     @cached_property
     def _settings(self) -> dict[str, str]:
@@ -249,7 +252,8 @@ class SparkEngine:
         self, job: _Job[Any, Any], tag: str, label: str, indices: list[int], profile: ResourceProfile | None
     ) -> list[_Answer]:
         """One Spark job, in a thread of its own; its failure as an error of ours."""
-        self.session.addTag(tag)
+        # the session's own tags (`addTag`) do not reach the jobs of `toArrow`: seen with Spark 4.3
+        self.session.sparkContext.addJobTag(tag)
         number = len(job.items)
         try:
             table = self.session.range(0, number, 1, number).mapInArrow(job, _SCHEMA, profile=profile).toArrow()
