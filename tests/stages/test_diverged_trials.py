@@ -102,6 +102,7 @@ def test_failures_are_told_with_their_reasons(diverged: tuple[bytes, str]) -> No
     assert "natural cannot win: 0 of its 3 proxies finished." in _confirmation(result).text
 
 
+@pytest.mark.long
 def test_worker_processes_find_the_same(
     folder: Path, diverged: tuple[bytes, str], local_engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
