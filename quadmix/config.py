@@ -427,11 +427,16 @@ class LocalEngineConfig(Section):
 
 
 class SparkEngineConfig(Section):
-    """Spark as scheduler; `master` None means the one that spark-submit gave."""
+    """Spark as scheduler; `master` None means the one that spark-submit gave.
+
+    gpus_per_trial: what a task of the swarm asks of Spark, 0.25 = four proxies share a device; None = no GPUs are asked
+    for (those that a task is given all the same, or sees, are used).
+    """
 
     kind: Literal["spark"]
     master: str | None = None
     conf: dict[str, str] = {}
+    gpus_per_trial: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
 
 
 EngineConfig = Annotated[LocalEngineConfig | SparkEngineConfig, Field(discriminator="kind")]

@@ -276,6 +276,16 @@ def _engine(engine: EngineConfig) -> Iterator[Problem]:
     if engine.master is not None and not _MASTER.fullmatch(engine.master):
         wanted = "local[N], spark://host:port, k8s://..., yarn, or no key under spark-submit"
         yield ("engine", "master"), f"found {engine.master!r}, wanted {wanted}"
+    if engine.gpus_per_trial is not None and (engine.master or "").startswith("local"):
+        text = (
+            f"found {engine.gpus_per_trial:g} beside master {engine.master!r}, which schedules no GPUs; leave it out: "
+        )
+        yield ("engine", "gpus_per_trial"), f"{text}proxies are dealt round this machine's GPUs"
+    if engine.gpus_per_trial is not None and "spark.task.resource.gpu.amount" in engine.conf:
+        text = (
+            "found it beside engine.gpus_per_trial, wanted one: with this property every task asks for GPUs, those of"
+        )
+        yield ("engine", "conf", "spark.task.resource.gpu.amount"), f"{text} annotate too"
     for key in engine.conf:
         if not key.startswith("spark."):
             yield ("engine", "conf", key), "found a property that is not Spark's, wanted names that begin with `spark.`"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
-from quadmix.engine.base import Engine
+from quadmix.engine.base import Engine, SchedulesGpus
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.hashing import fingerprint, seed_for
 from quadmix.progress import Progress
@@ -77,6 +77,7 @@ from quadmix.stages.warm_starting import DOMAINS_FILE, RESULT_FILE, domain_facts
 
 STAGE = "search"
 _FINALISTS_PER_TASK = 100
+_SHOWN_FAILURES = 3
 
 Floats = NDArray[np.float64]
 
@@ -103,6 +104,8 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
     record = reuse.record
     if record is None:
         constraints = constraints_of(config, annotated.summary)
+        if isinstance(engine, SchedulesGpus):
+            engine.require_gpus(STAGE)
         directory = begin(root, STAGE, parts)
         swarm_directory = begin(root, "swarm", shared)
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
@@ -354,9 +357,16 @@ class _Run:
 
     def train(self, jobs: Sequence[ProxyJob], label: str) -> list[Outcome]:
         per_task = self.settings.trials_per_task
-        return run_jobs(
+        outcomes = run_jobs(
             self.engine, self.progress, self.prepared.task, jobs, self.journal, per_task=per_task, label=label
         )
+        failed = [(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.losses is None]
+        if failed:
+            shown = "; ".join(f"{job.name}: {outcome.error}" for job, outcome in failed[:_SHOWN_FAILURES])
+            more = len(failed) - _SHOWN_FAILURES
+            others = f"; and {more} more" if more > 0 else ""
+            self.progress.say(f"{label}: {len(failed)} of {len(jobs)} failed and count for nothing ({shown}{others})")
+        return outcomes
 
     def trial(self, job: ProxyJob, attempts: int, outcome: Outcome) -> Trial:
         return Trial(
