@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from benchmarks.regressors import REGMIX, SPEARMAN, Swarm, bars_missed, mean_of, read_swarm
 from quadmix.search import regressors
 from quadmix.search.cross_validation import cross_validate, scores
+from quadmix.search.noise import NoisePrior
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import REGRESSORS, TargetModels, fit_screening, fit_targets, make_regressor
 from quadmix.search.result import JOINT
@@ -192,7 +193,7 @@ class Memory:
         return np.zeros(len(features))
 
 
-def _forget(preset: str, columns: Sequence[str]) -> Memory:
+def _forget(preset: str, columns: Sequence[str], noise: NoisePrior | None) -> Memory:
     return Memory()
 
 

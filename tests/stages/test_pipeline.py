@@ -59,7 +59,7 @@ def test_another_rival_trains_no_proxy_of_the_swarm_again(
     done = quadmix("run", whole_run.config, "--set", f"output={output}", "--set", changed)
     assert done.code == 0, done.err
     assert "search: config.search.confirm.rivals changed" in done.err
-    assert "search: training proxies: 12 of 12 found in the journal" in done.err
+    assert "search: training proxies: 18 of 18 found in the journal" in done.err
     assert "search: training proxies" not in inline.items
     assert "search: confirming the proposal" not in inline.items  # natural was confirmed before
     assert "annotate" in reused(done)
@@ -80,7 +80,7 @@ def test_another_budget_reuses_the_annotations_and_trains_a_swarm_of_its_own(
     assert reused(done) == {"annotate", "proxy_pool"}
     assert "config.mixture.budget changed: 150000 -> 90000" in done.err
     assert not {"annotate", "search: tokenising the proxy pool"} & inline.items.keys()
-    assert inline.items["search: training proxies"] == 12
+    assert inline.items["search: training proxies"] == 18  # 8 trials, 4 baselines, 6 repeats
     assert Manifest.load(output).requested_tokens == 90_000
     assert before.items() <= records(output).items()
     inline.items.clear()
