@@ -19,7 +19,7 @@ import json
 import os
 import platform
 import resource
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
@@ -133,11 +133,15 @@ class Run:
         searches.append((None, list(regmix_jobs(setting))))
         baselines = [Contestant("natural", "natural"), *(Contestant(f"topk_{c}", "topk", c) for c in CRITERIA)]
         base = seed_for(self.seed, "swarm")
-        trained = self._train(proxies, [one.job(i, "search", base) for i, one in enumerate(baselines)], journal)
-        outcomes = {id(jobs): self._train(proxies, jobs, journal) for _, jobs in searches}
+        jobs = [one.job(place, "search", base) for place, one in enumerate(baselines)]
+        trained = self._train(proxies, [*jobs, *(job for _, jobs in searches for job in jobs)], journal)
+        rest = iter(trained[len(baselines) :])
+        outcomes = [[next(rest) for _ in jobs] for _, jobs in searches]
         with self.costs.step("propose"), self.engine() as engine:
-            found = self._propose(engine, setting, [(scheme, jobs, outcomes[id(jobs)]) for scheme, jobs in searches])
-        best = _best_criterion(baselines, trained, objective)
+            found = self._propose(
+                engine, setting, [(*search, found) for search, found in zip(searches, outcomes, strict=True)]
+            )
+        best = _best_criterion(baselines, trained[: len(baselines)], objective)
         contestants = [*_proposed(found, best), *baselines]
         checked = self._train(proxies, [one.job(i, "search", base) for i, one in enumerate(contestants)], journal)
         judge = replace(
@@ -178,7 +182,7 @@ class Run:
                     **self.corpus.facts["targets"][name],
                     "eval_tokens": fact.eval_tokens,
                     "unigram_entropy": round(fact.unigram_entropy, 4),
-                    "median_loss": round(_median(outcomes.values(), name), 4),
+                    "median_loss": round(_median(trained, name), 4),
                 }
                 for name, fact in prepared.facts.items()
             },
@@ -241,8 +245,8 @@ def _job_seconds(journal: Journal, keys: set[str]) -> float:
     return sum(float(journal.entries[key]["cpu_seconds"]) for key in sorted(keys))
 
 
-def _median(swarms: Iterable[Sequence[Outcome]], target: str) -> float:
-    return median(one.losses[target] for outcomes in swarms for one in outcomes if one.losses is not None)
+def _median(trained: Sequence[Outcome], target: str) -> float:
+    return median(one.losses[target] for one in trained if one.losses is not None)
 
 
 def _search_facts(found: Found) -> dict[str, Any]:

@@ -97,9 +97,9 @@ def _lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "# Results"
     yield ""
     yield (
-        "Does the mixture that QuaDMix proposes make a better model than its rivals' mixtures, at equal tokens? Searches "
-        "use small proxies; what each proposes is then read by a larger *target model*, several times with fresh "
-        "draws, order and initialisation, and judged in bits per byte on text that no search saw. This page is "
+        "Does the mixture that QuaDMix proposes make a better model than its rivals' mixtures, at equal tokens? "
+        "Searches use small proxies; what each proposes is then read by a larger *target model*, several times with "
+        "fresh draws, order and initialisation, and judged in bits per byte on text that no search saw. This page is "
         "written by [benchmarks/results.py](../benchmarks/results.py) from [docs/results](results), words included."
     )
     for result in results:
@@ -117,8 +117,8 @@ def _scale(result: dict[str, Any]) -> Iterator[str]:
         f"Pool: {result['pool']['documents']:,} documents, {result['pool']['bytes'] / 1e6:,.0f} MB, "
         f"{sum(result['pool']['tokens'].values()) / 1e6:,.1f}M tokens; a selection has {setting['budget'] / 1e6:g}M. "
         f"Each search trains {setting['trials']} proxies on {setting['trial_tokens']:,} tokens; target models read "
-        f"{setting['target_tokens']:,} tokens under {setting['seeds']} paired seeds. Numbers are bits per byte, lower is "
-        f"better, ± half of a {CONFIDENCE:.0%} interval."
+        f"{setting['target_tokens']:,} tokens under {setting['seeds']} paired seeds. Numbers are bits per byte, lower "
+        f"is better, ± half of a {CONFIDENCE:.0%} interval."
     )
     yield ""
     yield from _not_won(rows, targets)
@@ -198,7 +198,8 @@ def _searches(result: dict[str, Any], rows: Sequence[Judged]) -> Iterator[str]:
     proxy = {one["name"]: one["proxy"] for one in result["contestants"]}
     yield (
         "The searches, in nats per token of proxies on the search halves, mean of the targets. Spearman: of held-out "
-        "trials, predicted against measured (with shuffled losses). A proposal's proxy has the trials' own draws and seed."
+        "trials, predicted against measured (with shuffled losses). A proposal's proxy has the trials' own draws and "
+        "seed."
     )
     yield ""
     yield from _table(
@@ -224,7 +225,7 @@ def _searches(result: dict[str, Any], rows: Sequence[Judged]) -> Iterator[str]:
         yield ""
         yield (
             f"One proxy a mixture ranks the {len(known)} mixtures as the target models do with Spearman {rank:.2f}. "
-            f"The median proxy ends at "
+            "The median proxy ends at "
             + ", ".join(
                 f"{fact['median_loss']:.2f} nats per token on *{name}* ({fact['unigram_entropy']:.2f} for a model of "
                 "that text's word frequencies)"
@@ -266,18 +267,18 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         else f"- **Scores**: {', '.join(f'`{name}`' for name in first['criteria'])}."
     )
     yield (
-        "- **Equal terms**: every search trains the same number of proxies under the same draws of documents, order and "
-        "initialisation, and minimises the mean loss over the targets; every selection has the same budget and at most 4 "
-        "copies of a document (the paper has neither: its cutoffs are stretched by one factor, as ours are); target "
-        "models read the same number of tokens, a sample of the selection by document, so that repeats stay what they "
-        "would be in a run on all of it."
+        "- **Equal terms**: every search trains the same number of proxies under the same draws of documents, order "
+        "and initialisation, and minimises the mean loss over the targets; every selection has the same budget and at "
+        "most 4 copies of a document (the paper has neither: its cutoffs are stretched by one factor, as ours are); "
+        "target models read the same number of tokens, a sample of the selection by document, so that repeats stay "
+        "what they would be in a run on all of it."
     )
     for name, title in (("proxy", "Proxy"), ("target_model", "Target model")):
         model = first[name]
         yield (
-            f"- **{title}**: {model['parameters']:,} parameters ({model['without_embedding']:,} without the embedding), "
-            f"{model['layers']} layers of width {model['d_model']}, rows of {model['seq_len']} tokens, {model['optimiser']} "
-            f"at {model['lr']:g}."
+            f"- **{title}**: {model['parameters']:,} parameters ({model['without_embedding']:,} without the "
+            f"embedding), layers: {model['layers']}, width {model['d_model']}, rows of {model['seq_len']} tokens, "
+            f"{model['optimiser']} at {model['lr']:g}."
         )
     ratio, bare = (first["target_model"][key] / first["proxy"][key] for key in ("parameters", "without_embedding"))
     yield f"- **Ratio**: {ratio:.1f} times the parameters, {bare:.1f} times without the embedding."
@@ -300,8 +301,8 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "```"
     yield ""
     yield (
-        "Documents of more than 8,000 characters are cut, repeated texts and scraps left out. A run that is killed goes on "
-        "where it was. CPU seconds:"
+        "Documents of more than 8,000 characters are cut, repeated texts and scraps left out. A run that is killed "
+        "goes on where it was. CPU seconds:"
     )
     yield ""
     steps = list(first["cpu_seconds"])

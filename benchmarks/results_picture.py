@@ -24,7 +24,7 @@ _OURS = "quadmix"
 
 
 def picture(rows: Sequence[Judged], keys: Sequence[str]) -> str:
-    """rows: best first, from top to bottom; keys: a panel each, of `Judged.bits`. Single seeds are ticks below the dot."""
+    """rows: best first, from top to bottom; keys: a panel each, of `Judged.bits`. Ticks below a dot: single seeds."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

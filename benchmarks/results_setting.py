@@ -14,14 +14,15 @@ TOKENIZER = ROOT / "examples" / "tokenizer" / "tokenizer.json"
 CRITERIA = ("heuristic_quality", *(f"like_{name}" for name in TARGETS), "fluency")
 # at least 8 times the shipped proxy, with or without the embedding
 TARGET_MODEL = ProxyConfig(
-    preset="custom", d_model=160, layers=4, heads=5, d_ff=480, seq_len=128, batch=8, lr=0.008, warmup=40
+    preset="custom", d_model=160, layers=4, heads=5, d_ff=416, seq_len=128, batch=8, lr=0.008, warmup=40
 )
 
 
 @dataclass(frozen=True)
 class Scale:
     """corpus_share: of the corpus' documents; budget: tokens of a selection; trials: proxies of each search;
-    trial_tokens, target_tokens: that a proxy and a target model read; seeds: of target models."""
+    trial_tokens, target_tokens: that a proxy and a target model read; seeds: of target models; eval_tokens: that a loss
+    is measured on, at most, a target and half."""
 
     corpus_share: float
     budget: int
@@ -29,11 +30,12 @@ class Scale:
     trial_tokens: int
     target_tokens: int
     seeds: int
+    eval_tokens: int
 
 
 SCALES = {
-    "small": Scale(0.125, 1_200_000, 16, 100_000, 150_000, 3),
-    "full": Scale(1.0, 10_000_000, 40, 200_000, 500_000, 3),
+    "small": Scale(0.125, 1_200_000, 16, 100_000, 100_000, 3, 20_000),
+    "full": Scale(1.0, 10_000_000, 32, 200_000, 300_000, 3, 40_000),
 }
 
 
@@ -60,6 +62,10 @@ def run_config(scale: Scale, corpus: Prepared, folder: Path, seed: int, workers:
             ],
         },
         "mixture": {"criteria": list(CRITERIA), "budget": scale.budget, "max_copies": 4},
-        "search": {"trials": scale.trials, "tokens_per_trial": scale.trial_tokens},
+        "search": {
+            "trials": scale.trials,
+            "tokens_per_trial": scale.trial_tokens,
+            "eval_tokens": scale.eval_tokens,
+        },
     }
     return RunConfig.model_validate(values)

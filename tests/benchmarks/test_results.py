@@ -17,7 +17,7 @@ from benchmarks.results_setting import SCALES, TARGET_MODEL
 from quadmix.config import MixtureConfig, ParamSpaceConfig, ProxyConfig, RegressorConfig, SearchConfig
 from quadmix.core.normalise import ScoreMap, order_key
 from quadmix.core.param_space import ParamSpace, draw_cube, params_from_cube
-from quadmix.hashing import seed_for, uniform
+from quadmix.hashing import uniform
 from quadmix.search.features import QualitySample
 from quadmix.search.objective import Objective
 from quadmix.search.result import Interval
@@ -204,7 +204,7 @@ def stored(folder: Path) -> dict[str, Any]:
             {
                 "name": name,
                 "criterion": "a" if name == "regmix_topk" else None,
-                "proxy": 5.0,
+                "proxy": 5.0 + len(name),
                 "tokens": [20, 20, 20],
                 "share": {"code": 0.25, "web": 0.75},
                 "repeats": {"code": 1.0, "web": 2.5},
