@@ -31,7 +31,7 @@ from benchmarks.measuring import ROOT
 from benchmarks.results_corpus import TARGETS, Prepared, prepare_corpus
 from benchmarks.results_jobs import WEIGHTS, WEIGHTS_TOPK, ContestJobs, WeightsJob
 from benchmarks.results_page import write_page
-from benchmarks.results_schemes import REGMIX, SCHEMES, Found, Propose, Setting, regmix_jobs, theta_jobs
+from benchmarks.results_schemes import REGMIX, SCHEMES, Found, Propose, Scheme, Setting, regmix_jobs, theta_jobs
 from benchmarks.results_setting import CRITERIA, SCALES, TARGET_MODEL, run_config
 from quadmix.config import ProxyConfig, RunConfig
 from quadmix.engine import make_engine
@@ -50,6 +50,7 @@ from quadmix.stages.swarm import Outcome, ProxyJob, TrainJobs, run_jobs
 
 RESULTS = ROOT / "docs" / "results"
 COSTS_FILE = "costs.json"
+STEPS = ("corpus", "annotate", "tokenise", "propose")  # beside the jobs, which know their own CPU seconds
 
 
 @dataclass(frozen=True)
@@ -128,41 +129,8 @@ class Run:
             prepared.sample.quality_sample(QUALITY_DOCS, self.seed), self.seed,
         )  # fmt: skip
         journal = Journal(prepared.directory / "journal.jsonl")
-        proxies = ContestJobs(**{one.name: getattr(prepared.task, one.name) for one in fields(TrainJobs)})
-        searches: list[tuple[Any, list[ProxyJob]]] = [(scheme, theta_jobs(setting, scheme)) for scheme in SCHEMES]
-        searches.append((None, list(regmix_jobs(setting))))
-        baselines = [Contestant("natural", "natural"), *(Contestant(f"topk_{c}", "topk", c) for c in CRITERIA)]
-        base = seed_for(self.seed, "swarm")
-        jobs = [one.job(place, "search", base) for place, one in enumerate(baselines)]
-        trained = self._train(proxies, [*jobs, *(job for _, jobs in searches for job in jobs)], journal)
-        rest = iter(trained[len(baselines) :])
-        outcomes = [[next(rest) for _ in jobs] for _, jobs in searches]
-        with self.costs.step("propose"), self.engine() as engine:
-            found = self._propose(
-                engine, setting, [(*search, found) for search, found in zip(searches, outcomes, strict=True)]
-            )
-        best = _best_criterion(baselines, trained[: len(baselines)], objective)
-        contestants = [*_proposed(found, best), *baselines]
-        checked = self._train(proxies, [one.job(i, "search", base) for i, one in enumerate(contestants)], journal)
-        judge = replace(
-            proxies,
-            proxy=TARGET_MODEL,
-            tokens=self.scale.target_tokens,
-            swarm=fingerprint(proxies.swarm, TARGET_MODEL.model_dump_json(), str(self.scale.target_tokens)),
-        )
-        finals = [
-            one.job(turn * len(contestants) + place, "confirm", seed_for(self.seed, "results", turn))
-            for turn in range(self.scale.seeds)
-            for place, one in enumerate(contestants)
-        ]
-        judged = self._train(judge, finals, journal)
-        swarm_jobs = [job for _, jobs in searches for job in jobs]
-        everything = [*swarm_jobs, *(one.job(0, "search", base) for one in contestants)]
-        seconds = {
-            **{name: self.costs.seconds[name] for name in ("corpus", "annotate", "tokenise", "propose")},
-            "proxies": _job_seconds(journal, {job.key(proxies.swarm) for job in everything}),
-            "target models": _job_seconds(journal, {job.key(judge.swarm) for job in finals}),
-        }
+        task = ContestJobs(**{one.name: getattr(prepared.task, one.name) for one in fields(TrainJobs)})
+        contest = self._contest(task, setting, journal)
         return {
             "scale": self.name,
             "seed": self.seed,
@@ -170,7 +138,6 @@ class Run:
             "setting": asdict(self.scale),
             "machine": _machine(),
             "software": _software(),
-            "cpu_seconds": {name: round(value, 1) for name, value in seconds.items()},
             "pool": {
                 "documents": int(annotated.summary.docs.sum()),
                 "bytes": int(annotated.summary.bytes.sum()),
@@ -182,16 +149,60 @@ class Run:
                     **self.corpus.facts["targets"][name],
                     "eval_tokens": fact.eval_tokens,
                     "unigram_entropy": round(fact.unigram_entropy, 4),
-                    "median_loss": round(_median(trained, name), 4),
                 }
                 for name, fact in prepared.facts.items()
             },
             "criteria": list(CRITERIA),
-            "proxy": _model_facts(self.settings.proxy, proxies.vocab_size),
-            "target_model": _model_facts(TARGET_MODEL, proxies.vocab_size),
+            "proxy": _model_facts(task.proxy, task.vocab_size),
+            "target_model": _model_facts(TARGET_MODEL, task.vocab_size),
+            **contest,
+        }
+
+    def _contest(self, task: ContestJobs, setting: Setting, journal: Journal) -> dict[str, Any]:
+        """Proxies, proposals, target models: what the page tells of searches and contestants, and the CPU seconds."""
+        searches: list[tuple[Scheme | None, list[ProxyJob]]] = [
+            *((scheme, theta_jobs(setting, scheme)) for scheme in SCHEMES),
+            (None, [*regmix_jobs(setting)]),
+        ]
+        baselines = [Contestant("natural", "natural"), *(Contestant(f"topk_{c}", "topk", c) for c in CRITERIA)]
+        base = seed_for(self.seed, "swarm")
+        swarm = [one.job(place, "search", base) for place, one in enumerate(baselines)]
+        for _, trials in searches:
+            swarm += trials
+        trained = self._train(task, swarm, journal)
+        rest = iter(trained[len(baselines) :])
+        outcomes = [[next(rest) for _ in trials] for _, trials in searches]
+        with self.costs.step("propose"), self.engine() as engine:
+            found = self._propose(
+                engine, setting, [(*search, own) for search, own in zip(searches, outcomes, strict=True)]
+            )
+        best = _best_criterion(baselines, trained[: len(baselines)], setting.objective)
+        contestants = [*_proposed(found, best), *baselines]
+        checks = [one.job(place, "search", base) for place, one in enumerate(contestants)]
+        checked = self._train(task, checks, journal)
+        judge = replace(
+            task,
+            proxy=TARGET_MODEL,
+            tokens=self.scale.target_tokens,
+            swarm=fingerprint(task.swarm, TARGET_MODEL.model_dump_json(), str(self.scale.target_tokens)),
+        )
+        finals = [
+            one.job(turn * len(contestants) + place, "confirm", seed_for(self.seed, "results", turn))
+            for turn in range(self.scale.seeds)
+            for place, one in enumerate(contestants)
+        ]
+        judged = self._train(judge, finals, journal)
+        seconds = {
+            **{name: self.costs.seconds[name] for name in STEPS},
+            "proxies": _job_seconds(journal, {job.key(task.swarm) for job in [*swarm, *checks]}),
+            "target models": _job_seconds(journal, {job.key(judge.swarm) for job in finals}),
+        }
+        return {
+            "cpu_seconds": {name: round(value, 1) for name, value in seconds.items()},
+            "median_loss": {name: round(_median(trained, name), 4) for name in setting.objective.targets},
             "searches": {one.scheme: _search_facts(one) for one in found},
             "contestants": [
-                _contestant_facts(one, checked[place], judged[place :: len(contestants)], objective)
+                _contestant_facts(one, checked[place], judged[place :: len(contestants)], setting.objective)
                 for place, one in enumerate(contestants)
             ],
         }
@@ -210,7 +221,10 @@ class Run:
             return run_jobs(engine, self.progress, task, jobs, journal, per_task=1, label=label)
 
     def _propose(
-        self, engine: Engine, setting: Setting, searches: Sequence[tuple[Any, list[ProxyJob], list[Outcome]]]
+        self,
+        engine: Engine,
+        setting: Setting,
+        searches: Sequence[tuple[Scheme | None, list[ProxyJob], list[Outcome]]],
     ) -> list[Found]:
         """Proposals of all searches, in their order; those of an earlier run are found in a file."""
         known = fingerprint(*(json.dumps([asdict(one) for one in outcomes]) for _, _, outcomes in searches))

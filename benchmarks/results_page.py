@@ -227,8 +227,8 @@ def _searches(result: dict[str, Any], rows: Sequence[Judged]) -> Iterator[str]:
             f"One proxy a mixture ranks the {len(known)} mixtures as the target models do with Spearman {rank:.2f}. "
             "The median proxy ends at "
             + ", ".join(
-                f"{fact['median_loss']:.2f} nats per token on *{name}* ({fact['unigram_entropy']:.2f} for a model of "
-                "that text's word frequencies)"
+                f"{result['median_loss'][name]:.2f} nats per token on *{name}* ({fact['unigram_entropy']:.2f} for a "
+                "model of that text's word frequencies)"
                 for name, fact in result["targets"].items()
             )
             + "."

@@ -101,19 +101,21 @@ def tied(space: ParamSpace, tie: Tie, cube: Floats) -> Floats:
 def draw_points(setting: Setting, scheme: Scheme) -> Floats:
     """(trials, dim): for each trial the first draw of its own sequence that can meet the budget, as the shipped search
     draws its trials. SystemExit where none can."""
+    return np.stack([_draw_point(setting, scheme, index) for index in range(setting.search.trials)])
+
+
+def _draw_point(setting: Setting, scheme: Scheme, index: int) -> Floats:
     space, mixture = setting.space(scheme), setting.mixture
-    points = []
-    for index in range(setting.search.trials):
-        cube = tied(space, scheme.tie, draw_cube(space, _DRAWS, seed_for(setting.seed, "theta", index)))
+    for draws in (1, _DRAWS):  # a longer draw begins with the shorter one
+        cube = tied(space, scheme.tie, draw_cube(space, draws, seed_for(setting.seed, "theta", index)))
         met = meet_budget(
             params_from_cube(space, cube), setting.domain_tokens, mixture.budget, float(mixture.max_copies),
             mixture.meet_budget,
         )  # fmt: skip
         feasible = np.flatnonzero(np.isfinite(met.multiplier))
-        if not feasible.size:
-            raise SystemExit(f"{scheme.name}: none of {_DRAWS} draws of trial {index} can meet the budget")
-        points.append(cube[feasible[0]])
-    return np.stack(points)
+        if feasible.size:
+            return np.asarray(cube[feasible[0]])
+    raise SystemExit(f"{scheme.name}: none of {_DRAWS} draws of trial {index} can meet the budget")
 
 
 def theta_jobs(setting: Setting, scheme: Scheme) -> list[ProxyJob]:

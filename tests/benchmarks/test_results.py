@@ -192,10 +192,11 @@ def stored(folder: Path) -> dict[str, Any]:
         "pool": {"documents": 3, "bytes": 10, "tokens": {"code": 5, "web": 7}},
         "targets": {
             name: {
-                "source": "s", "documents": 4, "bytes": 5, "eval_tokens": 6, "unigram_entropy": 7.0, "median_loss": 6.0
+                "source": "s", "documents": 4, "bytes": 5, "eval_tokens": 6, "unigram_entropy": 7.0
             }
             for name in ("x", "y")
         },
+        "median_loss": {"x": 6.0, "y": 6.1},
         "criteria": ["a"],
         "proxy": model,
         "target_model": {**model, "parameters": 900, "without_embedding": 450},
