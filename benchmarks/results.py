@@ -50,7 +50,7 @@ from quadmix.stages.swarm import Outcome, ProxyJob, TrainJobs, run_jobs
 
 RESULTS = ROOT / "docs" / "results"
 COSTS_FILE = "costs.json"
-STEPS = ("corpus", "annotate", "tokenise", "propose")  # beside the jobs, which know their own CPU seconds
+STEPS = ("annotate", "tokenise", "propose")  # beside the jobs, which know their own CPU seconds
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.progress = Progress.for_terminal()
         self.costs = Costs(self.folder / COSTS_FILE)
-        with self.costs.step("corpus"):
+        with self.costs.step("annotate"):  # what it reads is made here
             self.corpus: Prepared = prepare_corpus(corpus, self.folder, self.scale.corpus_share)
         self.config: RunConfig = run_config(self.scale, self.corpus, self.folder, seed, workers)
         assert self.config.search is not None
