@@ -159,14 +159,15 @@ def _not_won(rows: Sequence[Judged], targets: Sequence[str]) -> Iterator[str]:
         + _sentence(" It cannot be told apart from", by_outcome["level"], ".")
         + _sentence(" It beats", by_outcome["worse"], ".")
     )
+    yield ""
     for target in targets:
         better = [one for one in rivals if outcome(one.lead[target]) == "better"]
         level = [one for one in rivals if outcome(one.lead[target]) == "level"]
         lowest = min(rows, key=lambda one: (one.level[target].mean is None, one.level[target].mean or 0.0))
         yield (
-            f"On *{target}* the lowest is {lowest.label} ({_level(lowest.level[target], 3)})."
+            f"- *{target}*: the lowest is {lowest.label} ({_level(lowest.level[target], 3)})."
             + _sentence(" Better than ours:", better, ".")
-            + _sentence(" Level with ours:", level, ".")
+            + _sentence(" Not told apart from ours:", level, ".")
         )
 
 

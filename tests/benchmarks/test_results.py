@@ -246,7 +246,7 @@ def test_the_page_says_where_quadmix_does_not_win_and_comes_out_the_same_twice(t
     text = page.read_text(encoding="utf-8")
     assert "It cannot be told apart from `regmix_topk`" in text
     assert "It beats `natural`" in text
-    assert "On *x* the lowest is `regmix_topk`" in text
+    assert "- *x*: the lowest is `regmix_topk`" in text
     assert "Better than ours: `regmix_topk`" in text
     assert "1.00 core-hours" in text
     assert "75.0 ×2.5" in text
