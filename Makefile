@@ -29,7 +29,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	sh infra/ensure_java.sh
 	sh infra/ensure_chromium.sh
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n 2 --no-loadscope-reorder
 
 # slow proofs: see the README for what they show and how long they take
 test-long: $(VENV)/.bench

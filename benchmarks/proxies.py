@@ -4,18 +4,27 @@
 
 small: two layers of 64 under a vocabulary of 4,096; large: RegMix's 1M shape under 32,768. `--set` changes fields of
 either. The plain loop is what one writes first: torch's own layers, fused attention, `cross_entropy` on all logits, the
-default AdamW. Both start from the same weights and see the same batches; their loss curves must agree to 1e-3. Runs
-are interleaved, times are CPU seconds, the best of the repeats counts. Then: the floating-point rate beside a large
-matrix product's, which operations the time goes to, and how much faster two processes are than one (wall clock). The
-exit code is 1 where curves differ or a goal is missed. Text is generated, words of a Zipf law with bigram structure:
-speed does not depend on it.
+default AdamW; batches beyond 8,192 positions add up their gradients. Both start from the same weights and see the same
+batches; their loss curves must agree to 1e-3. Runs are interleaved, times are CPU seconds, and the ratio is the median
+over the pairs: what neighbours on the machine slow down is then mostly the same for both. Then:
+
+- the floor: the time of nothing but the matrix products that no exact loop can do without, each at the rate that its
+  shape reaches here, so what ratio is possible at all;
+- which operations our time goes to;
+- how much faster as many processes as there are cores are than one (wall clock of training alone, all starting
+  together), beside the same for large products: two hardware threads of one core share its multipliers.
+
+The exit code is 1 where curves differ or a goal is missed. Text is generated, words of a Zipf law with bigram
+structure: speed does not depend on it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -28,9 +37,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from proxy_models.data import Tokens
+from proxy_models.gradients import BLOCK, PANEL_ROWS, ROWWISE, TILE, TILE_ROWS
 from proxy_models.model import Decoder
-from proxy_models.train import CURVE_POINTS, batches_of, fit, frequencies, one_thread, rows_of, schedule
+from proxy_models.train import (
+    CURVE_POINTS,
+    MICRO_POSITIONS,
+    batches_of,
+    fit,
+    frequencies,
+    one_thread,
+    rows_of,
+    schedule,
+)
 from quadmix.config import ProxyConfig
+
+PLAIN_POSITIONS = 8192  # in one backward pass of the plain loop: a gigabyte of logits at 32,768 words
 
 
 class PlainBlock(nn.Module):
@@ -97,15 +118,17 @@ def plain_fit(config: ProxyConfig, vocab_size: int, tokens: Tokens) -> list[floa
     losses = []
     batches = batches_of(len(inputs), config.batch, seed=0)
     for step, batch in enumerate(batches):
-        rows = torch.from_numpy(batch)
         for group in optimiser.param_groups:
             group["lr"] = config.lr * schedule(step, len(batches), config.warmup)
-        loss = F.cross_entropy(model(inputs[rows]).flatten(0, 1), targets[rows].flatten())
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        value = 0.0
+        for rows in torch.split(torch.from_numpy(batch), max(1, PLAIN_POSITIONS // config.seq_len)):
+            loss = F.cross_entropy(model(inputs[rows]).flatten(0, 1), targets[rows].flatten())
+            (loss * (len(rows) / len(batch))).backward()  # type: ignore[no-untyped-call]
+            value += loss.item() * len(rows)
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimiser.step()
-        losses.append(loss.item() * len(batch) * config.seq_len)
+        losses.append(value * config.seq_len)
     parts = min(CURVE_POINTS, len(batches))
     points = np.array_split(np.array(losses), parts)
     sizes = np.array_split(np.array([len(batch) * config.seq_len for batch in batches]), parts)
@@ -124,13 +147,33 @@ def generated(n: int, vocab: int) -> Tokens:
     return words.astype(np.uint16)
 
 
-def matmul_peak() -> float:
-    """GFLOP/s of a 1,024-cubed float32 product on one thread."""
-    a = torch.randn(1024, 1024)
-    started = time.process_time()
-    for _ in range(8):
-        a @ a
-    return 8 * 2 * 1024**3 / (time.process_time() - started) / 1e9
+@dataclass(frozen=True)
+class Product:
+    """`batch` products of (rows, inner) by (inner, columns); flops: of all of its kind, for one trained token."""
+
+    batch: int
+    rows: int
+    inner: int
+    columns: int
+    flops: float
+
+    def rate(self) -> float:
+        """FLOP/s on one thread, the better of two tries of some tens of milliseconds."""
+        left = torch.randn(self.batch, self.rows, self.inner)
+        right = torch.randn(self.batch, self.inner, self.columns)
+        out = torch.empty(self.batch, self.rows, self.columns)
+        once = 2.0 * self.batch * self.rows * self.inner * self.columns
+        times = max(1, round(2e9 / once))
+        best = 0.0
+        for _ in range(2):
+            started = time.process_time()
+            for _ in range(times):
+                torch.bmm(left, right, out=out)
+            best = max(best, times * once / (time.process_time() - started))
+        return best
+
+
+LARGE = Product(1, 1024, 1024, 1024, 0.0)
 
 
 @dataclass(frozen=True)
@@ -148,6 +191,25 @@ class Shape:
         c = self.config
         weights = c.layers * (4 * c.d_model**2 + 3 * c.d_model * c.d_ff) + self.vocab * c.d_model
         return 6.0 * weights + 6.0 * c.layers * c.d_model * c.seq_len
+
+    def products(self) -> list[Product]:
+        """The matrix products behind `flops`, in the shapes that ours multiplies."""
+        c, d = self.config, self.config.d_model
+        n = min(c.batch * c.seq_len, MICRO_POSITIONS)
+        tile, block, panel = (TILE, TILE_ROWS, PANEL_ROWS) if self.vocab > ROWWISE else (self.vocab, BLOCK, BLOCK)
+        head = [(block, d, tile), (block, tile, d), (tile, panel, d)]
+        found = [Product(1, *sizes, 2.0 * self.vocab * d) for sizes in head]
+        for inputs, outputs in ((d, 3 * d), (d, d), (d, 2 * c.d_ff), (c.d_ff, d)):
+            body = [(n, inputs, outputs), (n, outputs, inputs), (outputs, n, inputs)]
+            found += [Product(1, *sizes, 2.0 * c.layers * inputs * outputs) for sizes in body]
+        # attention, half of each square: scores and their gradient; values, and the gradients of queries, keys, values
+        side, width = min(c.seq_len, 256), d // c.heads
+        half = c.layers * c.seq_len * d
+        return [
+            *found,
+            Product(c.heads, side, width, side, 2.0 * half),
+            Product(c.heads, side, side, width, 4.0 * half),
+        ]
 
 
 def shapes(changes: dict[str, Any]) -> dict[str, Shape]:
@@ -168,9 +230,11 @@ def train(shape: Shape, tokens: Tokens) -> tuple[tuple[int, float], ...]:
 def compare(name: str, shape: Shape, repeats: int) -> bool:
     """Time one shape; whether the curves agree and the goal is met."""
     tokens = generated(shape.tokens + 1, shape.vocab)
-    ours, plain, peak = [], [], 0.0
+    products = shape.products()
+    ours, plain, rates, large = [], [], [0.0] * len(products), 0.0
     for _ in range(repeats):
-        peak = max(peak, matmul_peak())
+        large = max(large, LARGE.rate())
+        rates = [max(rate, product.rate()) for rate, product in zip(rates, products, strict=True)]
         started = time.process_time()
         curve = train(shape, tokens)
         ours.append(time.process_time() - started)
@@ -178,12 +242,18 @@ def compare(name: str, shape: Shape, repeats: int) -> bool:
         plain_curve = plain_fit(shape.config, shape.vocab, tokens)
         plain.append(time.process_time() - started)
     gap = max(abs(loss / other - 1.0) for (_, loss), other in zip(curve, plain_curve, strict=True))
-    seen, ratio = curve[-1][0], min(plain) / min(ours)
-    rate = shape.flops * seen / min(ours) / 1e9
+    ratios = sorted(theirs / mine for theirs, mine in zip(plain, ours, strict=True))
+    seen, ratio = curve[-1][0], statistics.median(ratios)
+    mine, theirs = min(ours) / seen, min(plain) / seen
+    floor = sum(product.flops / rate for product, rate in zip(products, rates, strict=True))
     print(f"\n{name}: {shape.config.model_dump(exclude={'preset'})}, vocabulary {shape.vocab:,}")
-    print(f"ours   {seen / min(ours):9,.0f} tokens/s/core, {rate:.0f} GFLOP/s of {peak:.0f} in a large product")
-    print(f"plain  {seen / min(plain):9,.0f} tokens/s/core")
-    print(f"ratio  {ratio:.2f}, goal {shape.goal}: {'met' if ratio >= shape.goal else 'MISSED'}")
+    print(f"ours   {1 / mine:9,.0f} tokens/s/core, {shape.flops / mine / 1e9:.0f} GFLOP/s")
+    print(f"plain  {1 / theirs:9,.0f} tokens/s/core, {shape.flops / theirs / 1e9:.0f} GFLOP/s")
+    verdict = "met" if ratio >= shape.goal else "MISSED"
+    print(f"ratio  {ratio:.2f} (pairs {ratios[0]:.2f} to {ratios[-1]:.2f}), goal {shape.goal}: {verdict}")
+    rate = f"{shape.flops / floor / 1e9:.0f} GFLOP/s, a large product's {large / 1e9:.0f}"
+    print(f"floor  {1 / floor:9,.0f} tokens/s/core by matrix products alone ({rate})")
+    print(f"       their ratio would be {theirs / floor:.2f}; ours takes {mine / floor:.2f} times as long as they do")
     print(f"curves {'agree' if gap <= 1e-3 else 'DIFFER'}: largest relative gap {gap:.1e}", flush=True)
     where_time_goes(shape, tokens)
     return gap <= 1e-3 and ratio >= shape.goal
@@ -199,17 +269,46 @@ def where_time_goes(shape: Shape, tokens: Tokens) -> None:
     print(f"time   {', '.join(parts)}", flush=True)
 
 
-def scaling(name: str, shape: Shape) -> None:
-    """Wall clock of one process and of two at once, each with its own proxy."""
-    walls = []
-    for processes in (1, 2):
-        started = time.monotonic()
-        command = [sys.executable, "-m", "benchmarks.proxies", "--shapes", name, "--one"]
-        running = [subprocess.Popen(command) for _ in range(processes)]
-        if any(process.wait() for process in running):
-            raise SystemExit("a proxy of the scaling run failed")
-        walls.append(time.monotonic() - started)
-    print(f"{name}: two processes do {2 * walls[0] / walls[1]:.2f} times the work of one (start-up included)")
+def scaling(name: str, changes: list[str]) -> None:
+    """Wall clock of one process and of one a core, each with work of its own; print the gain."""
+    cores, walls = os.cpu_count() or 1, []
+    for processes in (1, cores):
+        command = [sys.executable, "-m", "benchmarks.proxies", "--one", name, "--set", *changes]
+        running = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(processes)
+        ]
+        for process in running:
+            assert process.stdout is not None
+            process.stdout.readline()  # it has started and is warm
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        seconds = [process.communicate()[0] for process in running]
+        if any(process.returncode for process in running):
+            raise SystemExit("a process of the scaling run failed")
+        walls.append(statistics.mean(float(text) for text in seconds))
+    print(f"{name}: {cores} processes do {cores * walls[0] / walls[1]:.2f} times the work of one", flush=True)
+
+
+def one(name: str, chosen: dict[str, Shape]) -> None:
+    """A process of `scaling`: get ready, wait for the start, print the wall seconds of the work."""
+
+    def work(part: int) -> None:
+        if name in chosen:
+            train(chosen[name], tokens[: len(tokens) // part + 1])
+        else:
+            for _ in range(200 // part):
+                LARGE.rate()
+
+    tokens = generated(chosen[name].tokens + 1, chosen[name].vocab) if name in chosen else np.zeros(0, np.uint16)
+    work(8)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    started = time.monotonic()
+    work(1)
+    print(time.monotonic() - started)
 
 
 def main() -> None:
@@ -217,7 +316,7 @@ def main() -> None:
     parser.add_argument("--shapes", default="small,large")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of ProxyConfig")
-    parser.add_argument("--one", action="store_true", help="train one proxy of ours and say nothing")
+    parser.add_argument("--one", metavar="NAME", help="one process of the scaling run: a shape, or `products`")
     arguments = parser.parse_args()
     changes = {k: json.loads(v) if v[0].isdigit() else v for k, v in (s.split("=") for s in arguments.set)}
     chosen = {name: shapes(changes)[name] for name in arguments.shapes.split(",")}
@@ -225,14 +324,13 @@ def main() -> None:
         raise SystemExit("the plain loop has AdamW only")
     with one_thread():
         if arguments.one:
-            for shape in chosen.values():
-                train(shape, generated(shape.tokens + 1, shape.vocab))
+            one(arguments.one, chosen)
             return
         print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread")
         met = [compare(name, shape, arguments.repeats) for name, shape in chosen.items()]
         print()
-        for name, shape in chosen.items():
-            scaling(name, shape)
+        for name in (*chosen, "products"):
+            scaling(name, arguments.set)
     raise SystemExit(0 if all(met) else 1)
 
 

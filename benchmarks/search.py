@@ -1,15 +1,16 @@
 """Sequential rounds against the paper's one-shot scheme, on planted problems with a known optimum.
 
-    python -m benchmarks.search [--seeds 5] [--noise 0.08]
+    python -m benchmarks.search [--seeds 5] [--noise 0.023] [--problems 4x2 6x3 8x4 12x3 16x4]
 
 A problem is a made-up pool (domains, criteria, documents with scores) and a loss that is told by a mixture's realised
 shares, mean qualities and repeats: a sum over two targets of an exponential law in what each domain is worth to it.
 One-shot is the paper's: 384 thetas of Algorithm 1, LightGBM on raw theta, 100,000 candidates, the best ten averaged.
-Sequential: 128 thetas in four rounds, later ones by expected improvement; the proposal is the average of the best ten
-candidates by a Gaussian process on realised features. Also shown: one-shot with our features and regressor at 384 and
-at 128. Losses carry normal noise of the size of a proxy's paired seeds (0.06 to 0.08 nats, measured; --noise). Regret:
-the true loss of what is proposed above the lowest true loss that a long local search finds; mean and 95 % interval
-over seeds. The exit code is 1 unless sequential beats the paper's scheme on at least 4 of 5 problems.
+Sequential: 128 thetas in three rounds, 64 drawn, then 32 and 32 by expected improvement; the proposal is the average of
+the best ten candidates by a Gaussian process on realised features. Also shown: one-shot with our features and regressor
+at 384 and at 128. Losses carry normal noise, by default as the quick start's proxies of 200,000 tokens have it between
+mixtures of one seed (0.023 nats, measured; a plainer proxy of 100,000 tokens had 0.06 to 0.08). Regret: the true loss
+of what is proposed above the lowest true loss that a long local search finds; mean and 95 % interval over seeds. The
+exit code is 1 unless sequential beats the paper's scheme on at least four of five problems.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from quadmix.search.acquisition import candidates
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
 from quadmix.search.proposals import average
 from quadmix.search.regressors import fit_targets
-from quadmix.search.rounds import NextRound, Tried, best_points
+from quadmix.search.rounds import NextRound, Tried
 from quadmix.search.screening import screen
 
 Floats = NDArray[np.float64]
@@ -38,7 +39,8 @@ Floats = NDArray[np.float64]
 CANDIDATES = 100_000
 FINALISTS = 500
 TOP = 10
-ROUNDS = 4
+ROUNDS = 3
+NOISE = 0.023  # nats: sd between mixtures of one seed, from 4 mixtures x 5 seeds of the quick start's confirmation
 PROBLEMS = ((4, 2), (6, 3), (8, 4), (12, 3), (16, 4))  # domains, criteria
 
 
@@ -121,15 +123,14 @@ def tried(problem: Problem, cube: Floats, seed: int, noise: float) -> Tried:
     return Tried(cube, mixtures, problem.loss(mixtures) + draws)
 
 
-def propose(problem: Problem, trials: Tried, kind: str, seed: int, *, theta: bool, around: bool) -> float:
+def propose(problem: Problem, trials: Tried, kind: str, seed: int, *, theta: bool) -> float:
     """True loss of the average of the best candidates. theta: learn from raw theta, as the paper does."""
 
     def matrix(cube: Floats, mixtures: Mixtures, full: bool) -> Floats:
         columns = problem.full if full else problem.cheap
         return columns.matrix(mixtures, params_from_cube(problem.space, cube))
 
-    near = best_points(trials) if around else np.zeros((0, problem.space.dim))
-    cube = candidates(problem.space, CANDIDATES, seed, near)
+    cube = draw_cube(problem.space, CANDIDATES, seed)
     feasible, features, _ = screen(
         params_from_cube(problem.space, cube), problem.tokens, problem.mixture, problem.cheap
     )
@@ -157,15 +158,15 @@ def propose(problem: Problem, trials: Tried, kind: str, seed: int, *, theta: boo
 
 def one_shot(problem: Problem, seed: int, noise: float, n: int, kind: str, *, theta: bool) -> float:
     trials = tried(problem, problem.draw(n, seed_for(seed, "trials")), seed, noise)
-    return propose(problem, trials, kind, seed_for(seed, "candidates"), theta=theta, around=False)
+    return propose(problem, trials, kind, seed_for(seed, "candidates"), theta=theta)
 
 
 def sequential(problem: Problem, seed: int, noise: float, n: int) -> float:
-    """Rounds of equal size; the first by Algorithm 1."""
-    size = n // ROUNDS
+    """Half of the trials by Algorithm 1, then rounds of equal size, as the search stage has them."""
     asking = NextRound(problem.space, problem.mixture, problem.tokens, problem.cheap, problem.full, problem.quality)
-    cube = problem.draw(size, seed_for(seed, "trials"))
+    cube = problem.draw(n - n // 2, seed_for(seed, "trials"))
     trials = tried(problem, cube, seed, noise)
+    size = n // 2 // (ROUNDS - 1)
     for number in range(1, ROUNDS):
         new, _ = asking.choose(trials, size, seed_for(seed, "round", number))
         more = tried(problem, new, seed + 1000 * number, noise)
@@ -175,13 +176,15 @@ def sequential(problem: Problem, seed: int, noise: float, n: int) -> float:
                        for f in ("tokens", "share", "repeats", "quality"))),
             np.concatenate([trials.joint, more.joint]),
         )  # fmt: skip
-    return propose(problem, trials, "gaussian_process", seed_for(seed, "candidates"), theta=False, around=True)
+    return propose(problem, trials, "gaussian_process", seed_for(seed, "candidates"), theta=False)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seeds", type=int, default=5)
-    arguments.add_argument("--noise", type=float, default=0.08)
+    arguments.add_argument("--noise", type=float, default=NOISE)
+    known = [f"{domains}x{criteria}" for domains, criteria in PROBLEMS]
+    arguments.add_argument("--problems", nargs="+", choices=known, default=known)
     given = arguments.parse_args()
     schemes: dict[str, Callable[[Problem, int], float]] = {
         "paper, 384": lambda p, s: one_shot(p, s, given.noise, 384, "lightgbm", theta=True),
@@ -192,7 +195,7 @@ def main() -> None:
     won = 0
     print(f"regret in nats, mean and 95 % interval over {given.seeds} seeds; noise {given.noise}")
     print(f"{'domains x criteria':20}" + "".join(f"{name:>20}" for name in schemes) + f"{'CPU s':>8}", flush=True)
-    for shape in PROBLEMS:
+    for shape in (PROBLEMS[known.index(name)] for name in given.problems):
         started = time.process_time()
         problem = Problem.planted(*shape)
         found = {name: np.array([run(problem, seed) for seed in range(given.seeds)]) for name, run in schemes.items()}
@@ -203,8 +206,8 @@ def main() -> None:
             row += f"{values.mean() - lowest:>12.4f} ±{half:.4f}"
         print(f"{row}{time.process_time() - started:>8.0f}", flush=True)
         won += found["sequential, 128"].mean() < found["paper, 384"].mean()
-    print(f"sequential with 128 beats the paper's one-shot with 384 on {won} of {len(PROBLEMS)}, goal 4 of 5")
-    raise SystemExit(0 if won >= 4 else 1)
+    print(f"sequential with 128 beats the paper's one-shot with 384 on {won} of {len(given.problems)}, goal 4 of 5")
+    raise SystemExit(0 if won >= 0.8 * len(given.problems) else 1)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,11 +41,22 @@ class StandaloneCluster:
 
     @classmethod
     def start(
-        cls, directory: Path, workers: int = 2, cores: int = 1, memory: str = "640m", *, tied: bool = False
+        cls,
+        directory: Path,
+        workers: int = 2,
+        cores: int = 1,
+        memory: str = "640m",
+        *,
+        gpus: int = 0,
+        apart: bool = False,
+        tied: bool = False,
     ) -> StandaloneCluster:
         """Start a master and `workers` workers; returns once all of them are registered.
 
         memory: of a worker, in Spark's notation; an executor needs about 500 MB of it.
+        gpus: that each worker offers, as the addresses 0, 1, ...; whether the machine has them is not looked at.
+        apart: each worker has an address of its own (127.0.0.1, 127.0.0.2, ...), so that Spark takes them for machines,
+            as speculation needs; Linux only.
         tied: the cluster ends when this process does, even when it is killed (Linux).
         Raises RuntimeError, with the log's name, when a daemon does not come up.
         """
@@ -53,10 +65,12 @@ class StandaloneCluster:
         try:
             cluster._daemon("master", "org.apache.spark.deploy.master.Master", "--port", "0")
             cluster.master = cluster._said("master", r"Starting Spark master at (spark://\S+)")
+            offered = _offered_gpus(directory, gpus) if gpus else {}
             for number in range(workers):
                 work = str(directory / f"work-{number}")
                 options = ["--cores", str(cores), "--memory", memory, "--work-dir", work, cluster.master]
-                cluster._daemon(f"worker-{number}", "org.apache.spark.deploy.worker.Worker", *options)
+                options += ["--host", f"127.0.0.{number + 1}"] if apart else []
+                cluster._daemon(f"worker-{number}", "org.apache.spark.deploy.worker.Worker", *options, more=offered)
             for number in range(workers):
                 cluster._said(f"worker-{number}", r"(Successfully registered) with master")
         except BaseException:
@@ -94,10 +108,11 @@ class StandaloneCluster:
             return False
         return True
 
-    def _daemon(self, name: str, main_class: str, *options: str) -> None:
+    def _daemon(self, name: str, main_class: str, *options: str, more: Mapping[str, str] | None = None) -> None:
         home = spark_home()
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYSPARK"))}
         environment |= {"SPARK_HOME": str(home), "SPARK_DAEMON_MEMORY": "256m", "SPARK_LOCAL_IP": "127.0.0.1"}
+        environment |= more or {}
         command = [str(home / "bin" / "spark-class"), main_class, "--host", "127.0.0.1", "--webui-port", "0", *options]
         with self._log(name).open("wb") as log:
             process = subprocess.Popen(
@@ -129,6 +144,15 @@ class StandaloneCluster:
         raise RuntimeError(f"the {name} of the standalone cluster did not come up; its log: {self._log(name)}")
 
 
+def _offered_gpus(directory: Path, gpus: int) -> dict[str, str]:
+    """The environment in which a worker offers GPUs: Spark asks a program for their addresses."""
+    script = directory / "gpus.sh"
+    script.write_text(f"#!/bin/sh\necho '{json.dumps({'name': 'gpu', 'addresses': [str(n) for n in range(gpus)]})}'\n")
+    script.chmod(0o755)
+    resource = "-Dspark.worker.resource.gpu"
+    return {"SPARK_WORKER_OPTS": f"{resource}.amount={gpus} {resource}.discoveryScript={script}"}
+
+
 def _end_with_parent() -> None:
     """Ask Linux for SIGTERM when the parent ends (prctl's PR_SET_PDEATHSIG, which survives exec)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -158,6 +182,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cores", type=int, default=1, help="of each worker")
     parser.add_argument("--memory", default="640m", help="of each worker")
+    parser.add_argument("--gpus", type=int, default=0, help="that each worker offers, whether they are there or not")
     options = parser.parse_args()
     directory = options.directory.resolve()
     if options.command == "stop":
@@ -166,7 +191,8 @@ def main() -> int:
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         print("found no Java, wanted 17 or later: apt-get install default-jre-headless", file=sys.stderr)
         return 2
-    print(StandaloneCluster.start(directory, options.workers, options.cores, options.memory).master)
+    cluster = StandaloneCluster.start(directory, options.workers, options.cores, options.memory, gpus=options.gpus)
+    print(cluster.master)
     return 0
 
 

@@ -1,15 +1,15 @@
 """Three pieces of the decoder with gradients written by hand, because their arrays are what a small proxy waits for.
 
-`head_loss` never holds the logits of all positions at once (2,048 entries each, against 64 in the model): a block of
-them is exponentiated in the cache, multiplied into both gradients and forgotten. The idea is that of fused linear
-cross-entropy (Liger kernel, arXiv 2410.10989); here everything that can be moved off the logits is: with word
-probabilities p as the head's bias, softmax(h E^T + log p) = exp(h E^T) p / (exp(h E^T) p summed), so p scales the rows
-of E, and the sums scale the rows of h. `rms_norm` and `swiglu` save passes that autograd would make.
+`head_loss` never holds the logits of all positions at once (2,048 entries each, against 64 in the model). The idea is
+that of fused linear cross-entropy (Liger kernel, arXiv 2410.10989): loss and gradients in one go, block by block. Here
+everything that can be moved off the logits is: with word probabilities p as the head's bias,
+softmax(h E^T + log p) = exp(h E^T) p / (exp(h E^T) p summed), so p scales the rows of E, and the sums scale the rows
+of h. `rms_norm` and `swiglu` save passes that autograd would make.
 
 Two orders of the same sums. By rows, for vocabularies of a few thousand: a block of rows against all of E. By tiles of
 the vocabulary, for more: E would be read from memory anew for every block of rows, so a tile of E stays in the cache
-and meets all rows, once for the sums and once more for the gradients; the logits computed twice cost less than what is
-saved (256 x 32,768: 0.67 ms a position against 0.81, and 1.02 by torch's own layers).
+and meets a panel of rows. E's gradient needs the sums over all tiles; the exponentials of the panel are kept until
+then. That is the least a head can do, three products; computing them twice instead took 1.3 times as long.
 """
 
 from __future__ import annotations
@@ -17,23 +17,39 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 128  # positions: 128 x 2,048 float32 logits are 1 MiB, a server core's second-level cache
 ROWWISE = 4096  # words: up to here E is small enough to be read for every block of rows
 TILE = 1024  # words
-TILE_ROWS = 512  # positions: 512 x 1,024 float32 exponentials are 2 MiB
+TILE_ROWS = 256  # positions: 256 x 1,024 float32 exponentials are 1 MiB
+PANEL_ROWS = 512  # positions: their exponentials are kept for all tiles, 64 MiB at 32,768 words
+PANEL_BYTES = 2**27  # at most, for larger vocabularies
 SAFE_LOGIT = 64.0  # exp of it, summed over millions of words, is far from float32's end on either side
 EPSILON = 1e-6
 
 
-def head_loss(hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: Tensor) -> Tensor:
-    """Mean over positions of -log softmax(hidden @ embedding.T + log frequency)[target].
+def head_loss(
+    hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: Tensor, grad_embedding: Tensor, share: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """share times the mean over positions of -log softmax(hidden @ embedding.T + log frequency)[target].
 
-    hidden: (n, d); embedding: (vocab, d); frequency: (vocab,) positive, a constant; targets: (n,) int64 -> scalar.
+    hidden: (n, d); embedding: (vocab, d); frequency: (vocab,) positive, a constant; targets: (n,) int64 -> the scalar
+    and its gradient by `hidden`, (n, d). Its gradient by `embedding` is added to `grad_embedding`: an array of that
+    size is not made, filled, scaled and added for every micro batch.
     """
-    loss: Tensor = _HeadLoss.apply(hidden, embedding, frequency, targets)  # type: ignore[no-untyped-call]
-    return loss
+    with torch.no_grad():
+        # on a GPU, asking for the largest logit would wait for it in every micro batch
+        large = len(embedding) > ROWWISE and hidden.device.type == "cpu"
+        order = _by_tiles if large and _largest_logit(hidden, embedding) <= SAFE_LOGIT else _by_rows
+        weight = share / len(targets)
+        normaliser, grad_hidden = order(hidden, embedding, frequency, weight, grad_embedding)
+        rows = embedding[targets]
+        grad_hidden.sub_(rows, alpha=weight)
+        grad_embedding.index_add_(0, targets, hidden, alpha=-weight)
+        wanted = rows.mul_(hidden).sum(dim=1).add_(frequency[targets].log())
+        return normaliser.sub_(wanted).sum().mul_(weight), grad_hidden
 
 
 def token_losses(hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: Tensor) -> Tensor:
@@ -42,8 +58,9 @@ def token_losses(hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: 
         wanted = (hidden * embedding[targets]).sum(dim=1).add_(frequency[targets].log())
         normaliser = torch.empty_like(wanted)
         transposed = embedding.T.contiguous()
-        for begin in range(0, len(targets), BLOCK):
-            part = slice(begin, begin + BLOCK)
+        block = _block(len(embedding), hidden.device)
+        for begin in range(0, len(targets), block):
+            part = slice(begin, begin + block)
             _, highest, mass = _exponentials(hidden[part], transposed, frequency)
             torch.add(mass.log_(), highest, out=normaliser[part])
         return normaliser.sub_(wanted)
@@ -69,74 +86,75 @@ def _exponentials(h: Tensor, transposed: Tensor, frequency: Tensor) -> tuple[Ten
     return exponentials, highest, torch.mv(exponentials, frequency)
 
 
-def _by_rows(hidden: Tensor, embedding: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log of the normaliser of every row, and the gradients of their mean: (n,), (n, d), (vocab, d)."""
+def _by_rows(
+    hidden: Tensor, embedding: Tensor, frequency: Tensor, weight: float, grad_embedding: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log of the normaliser of every row, (n,), and `weight` times the gradients of their sum by hidden, (n, d).
+
+    The gradient by the embedding is added to `grad_embedding`.
+    """
     n = len(hidden)
     transposed = embedding.T.contiguous()
     weighted = embedding * frequency[:, None]
     grad_hidden = torch.empty_like(hidden)
     grad_weighted = torch.zeros_like(transposed)
     normaliser = hidden.new_empty(n)
-    for begin in range(0, n, BLOCK):
-        part = slice(begin, begin + BLOCK)
+    block = _block(len(embedding), hidden.device)
+    for begin in range(0, n, block):
+        part = slice(begin, begin + block)
         exponentials, highest, mass = _exponentials(hidden[part], transposed, frequency)
-        scale = (n * mass).reciprocal_()[:, None]
+        scale = (weight / mass)[:, None]
         torch.add(mass.log_(), highest, out=normaliser[part])
         torch.mm(exponentials, weighted, out=grad_hidden[part]).mul_(scale)
         grad_weighted.addmm_((hidden[part] * scale).T, exponentials)
-    return normaliser, grad_hidden, grad_weighted.T * frequency[:, None]
+    grad_embedding.addcmul_(grad_weighted.T, frequency[:, None])
+    return normaliser, grad_hidden
 
 
-def _by_tiles(hidden: Tensor, embedding: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _by_tiles(
+    hidden: Tensor, embedding: Tensor, frequency: Tensor, weight: float, grad_embedding: Tensor
+) -> tuple[Tensor, Tensor]:
     """As `_by_rows`, for logits within SAFE_LOGIT: nothing is subtracted before they are exponentiated."""
     n, vocab = len(hidden), len(embedding)
+    panel = _panel(vocab)
     tiles = [slice(begin, min(begin + TILE, vocab)) for begin in range(0, vocab, TILE)]
-    blocks = [slice(begin, min(begin + TILE_ROWS, n)) for begin in range(0, n, TILE_ROWS)]
+    weighted = embedding * frequency[:, None]
     mass = hidden.new_zeros(n)
-    for tile in tiles:
-        words, shares = embedding[tile].T.contiguous(), frequency[tile]
-        for part in blocks:
-            mass[part].addmv_(torch.mm(hidden[part], words).exp_(), shares)
-    scale = (n * mass).reciprocal()[:, None]
-    scaled = (hidden * scale).T.contiguous()
     grad_hidden = torch.zeros_like(hidden)
-    grad_embedding = torch.empty_like(embedding)
-    for tile in tiles:
-        words, shares = embedding[tile].T.contiguous(), frequency[tile]
-        weighted = words.T * shares[:, None]
-        grad_words = torch.zeros_like(words)
-        for part in blocks:
-            exponentials = torch.mm(hidden[part], words).exp_()
-            grad_hidden[part].addmm_(exponentials, weighted)
-            grad_words.addmm_(scaled[:, part], exponentials)
-        torch.mul(grad_words.T, shares[:, None], out=grad_embedding[tile])
-    return mass.log_(), grad_hidden.mul_(scale), grad_embedding
+    grad_weighted = torch.zeros_like(embedding)
+    kept = [hidden.new_empty(min(n, panel), len(embedding[words])) for words in tiles]
+    for begin in range(0, n, panel):
+        end = min(begin + panel, n)
+        for words, exponentials in zip(tiles, kept, strict=True):
+            for first in range(begin, end, TILE_ROWS):
+                part = slice(first, min(first + TILE_ROWS, end))
+                block = exponentials[part.start - begin : part.stop - begin]
+                torch.mm(hidden[part], embedding[words].T, out=block).exp_()
+                mass[part].addmv_(block, frequency[words])
+                grad_hidden[part].addmm_(block, weighted[words])
+        part = slice(begin, end)
+        scale = (weight / mass[part])[:, None]
+        grad_hidden[part].mul_(scale)
+        scaled = hidden[part] * scale
+        for words, exponentials in zip(tiles, kept, strict=True):
+            grad_weighted[words].addmm_(exponentials[: end - begin].T, scaled)
+    grad_embedding.addcmul_(grad_weighted, frequency[:, None])
+    return mass.log_(), grad_hidden
+
+
+def _panel(vocab: int) -> int:
+    """Positions whose exponentials of all words may be in memory at once."""
+    return max(BLOCK, min(PANEL_BYTES // (4 * vocab), PANEL_ROWS))
+
+
+def _block(vocab: int, device: torch.device) -> int:
+    """Positions of a block of `_by_rows`: what fits a core's cache, or on a GPU few large products."""
+    return BLOCK if device.type == "cpu" else _panel(vocab)
 
 
 def _largest_logit(hidden: Tensor, embedding: Tensor) -> float:
     """An upper bound on |h . e| over all rows (Cauchy-Schwarz)."""
     return float(hidden.norm(dim=1).amax() * embedding.norm(dim=1).amax())
-
-
-class _HeadLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: Tensor) -> Tensor:
-        n = len(targets)
-        tiled = len(embedding) > ROWWISE and _largest_logit(hidden, embedding) <= SAFE_LOGIT
-        order = _by_tiles if tiled else _by_rows
-        normaliser, grad_hidden, grad_embedding = order(hidden, embedding, frequency)
-        rows = embedding[targets]
-        grad_hidden.sub_(rows, alpha=1.0 / n)
-        grad_embedding.index_add_(0, targets, hidden, alpha=-1.0 / n)
-        ctx.save_for_backward(grad_hidden, grad_embedding)
-        wanted = rows.mul_(hidden).sum(dim=1).add_(frequency[targets].log())
-        return normaliser.sub_(wanted).mean()
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        (scale,) = upstream
-        grad_hidden, grad_embedding = ctx.saved_tensors
-        return grad_hidden * scale, grad_embedding * scale, None, None
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -159,18 +177,17 @@ class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
-        sigmoid = torch.exp(-gate).add_(1.0).reciprocal_()
-        silu = gate * sigmoid
-        ctx.save_for_backward(gate_up, sigmoid, silu)
+        silu = F.silu(gate)
+        ctx.save_for_backward(gate_up, silu)
         return silu * up
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Tensor:
         (gradient,) = upstream
-        gate_up, sigmoid, silu = ctx.saved_tensors
+        gate_up, silu = ctx.saved_tensors
         width = gradient.shape[-1]
-        both = torch.empty_like(gate_up)
-        slope = torch.addcmul(sigmoid, silu, 1.0 - sigmoid)  # d silu(gate) / d gate = s + silu (1 - s)
-        torch.mul(gradient, gate_up[..., width:], out=both[..., :width]).mul_(slope)
+        gate, up = gate_up.chunk(2, dim=-1)
+        both = torch.empty_like(gate_up)  # autograd would make two halves and then put them together
+        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=both[..., :width])
         torch.mul(gradient, silu, out=both[..., width:])
         return both

@@ -10,7 +10,7 @@ its few steps on what comes beyond them. The blocks start at zero output for the
 matrix that follows each of them holds them already.
 
 Written for one core: the attention over short rows is spelled out because that is 1.5 times as fast as the fused CPU
-kernel, and the loss never holds more than a cache-sized block of logits (`proxy_models.gradients`).
+kernel, and the loss never holds the logits of more than a few hundred positions (`proxy_models.gradients`).
 """
 
 from __future__ import annotations
@@ -86,11 +86,15 @@ class Decoder(nn.Module):
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens: (batch, time) int64 -> (batch, time, d_model), ready for the head."""
-        time = tokens.shape[1]
-        rotation = rope(time, self.config.d_model // self.config.heads, tokens.device)
+        return self.body(F.embedding(tokens, self.embedding))
+
+    def body(self, x: Tensor) -> Tensor:
+        """x: the tokens' rows of the embedding, (batch, time, d_model) -> same shape, ready for the head."""
+        time = x.shape[1]
+        rotation = rope(time, self.config.d_model // self.config.heads, x.device)
         side = time if time <= SPELLED_OUT else 0
-        mask = torch.full((side, side), float("-inf"), device=tokens.device).triu(1)
-        x = rms_norm(F.embedding(tokens, self.embedding))
+        mask = torch.full((side, side), float("-inf"), device=x.device).triu(1)
+        x = rms_norm(x)
         for block in self.blocks:
             x = block(x, rotation, mask)
         return rms_norm(x)

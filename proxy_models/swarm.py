@@ -20,6 +20,7 @@ from proxy_models.completions import HeldOut, load_held_out
 from proxy_models.data import TokenPool
 from proxy_models.train import TrainResult, train_proxy
 from quadmix.config import ProxyConfig
+from quadmix.errors import EnvironmentFault
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class TrainGroup:
 
     segments: the pool's token files (data.write_segment); eval_sets: (name, file of a held-out set's `save`).
     documents: a picklable callable; documents(payload, pool) gives every pool document's copies, (n_docs,) integers.
+    gpus: see `pick_device`.
     """
 
     config: ProxyConfig
@@ -54,6 +56,7 @@ class TrainGroup:
     segments: tuple[str, ...]
     eval_sets: tuple[tuple[str, str], ...]
     documents: Callable[[Any, TokenPool], NDArray[np.integer[Any]]]
+    gpus: tuple[str, ...] = ()
 
     def __call__(self, group: tuple[Trial, ...]) -> tuple[TrialOutcome, ...]:
         """Losses of every trial of the group, in its order; a trial that diverged comes back as failed."""
@@ -71,15 +74,29 @@ class TrainGroup:
                 init_seed=trial.init_seed,
                 order_seed=trial.order_seed,
                 eval_sets=eval_sets,
-                device=pick_device(trial.index),
+                device=pick_device(trial.index, self.gpus),
             )
             outcomes.append(TrialOutcome(trial.index, result, time.process_time() - started))
         return tuple(outcomes)
 
 
-def pick_device(index: int) -> str:
-    """A GPU when there is one, the trials dealt round over all of them; else the CPU."""
-    return f"cuda:{index % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+def pick_device(index: int, gpus: tuple[str, ...] = ()) -> str:
+    """Where a trial trains: on a GPU that a scheduler gave; else on any there are, dealt round; else on the CPU.
+
+    gpus: addresses that the scheduler gave to this task, CUDA's numbers as text. Raises EnvironmentFault when this
+    process cannot use them: the CPU instead would hide a mistake and take a hundred times as long.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not gpus:
+        return f"cuda:{index % count}" if count else "cpu"
+    address = gpus[index % len(gpus)]
+    if not address.isdigit() or int(address) >= count:
+        raise EnvironmentFault(
+            f"trial {index}: found the GPU address {address!r}, wanted one of the {count} CUDA devices that torch "
+            f"{torch.__version__} sees here, by number. Check that this machine's torch is a build with CUDA, that "
+            "CUDA_VISIBLE_DEVICES does not renumber the devices, and that the discovery script prints their indices"
+        )
+    return f"cuda:{address}"
 
 
 @lru_cache(maxsize=2)

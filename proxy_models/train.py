@@ -29,7 +29,7 @@ from quadmix.config import ProxyConfig
 from quadmix.errors import InputError
 
 EVAL_POSITIONS = 8192  # positions evaluated at once
-MICRO_POSITIONS = 16_384  # positions in one backward pass: larger batches add up their gradients
+MICRO_POSITIONS = 4096  # positions in one backward pass: larger batches add up their gradients
 CURVE_POINTS = 20
 
 
@@ -102,13 +102,11 @@ def fit(
     points = {int(part[-1]) for part in np.array_split(np.arange(len(batches)), CURVE_POINTS) if part.size}
     seen, since, total = 0, 0, 0.0
     for step, batch in enumerate(batches):
-        value = 0.0
-        for rows in torch.split(torch.from_numpy(batch).to(device), max(1, MICRO_POSITIONS // config.seq_len)):
-            hidden = model.hidden(inputs[rows]).flatten(0, 1)
-            loss = head_loss(hidden, model.embedding, model.frequency, targets[rows].flatten())
-            loss = loss * (len(rows) / len(batch)) if len(rows) < len(batch) else loss
-            loss.backward()  # type: ignore[no-untyped-call]
-            value += loss.item()
+        losses = [
+            backward(model, inputs[rows], targets[rows], len(rows) / len(batch))
+            for rows in torch.split(torch.from_numpy(batch).to(device), max(1, MICRO_POSITIONS // config.seq_len))
+        ]
+        value = float(torch.stack(losses).sum())  # once a step: a GPU is waited for here
         if not math.isfinite(value):
             raise Diverged(step, len(batches), tuple(curve))
         optimiser.step(schedule(step, len(batches), config.warmup))
@@ -119,6 +117,26 @@ def fit(
             curve.append((seen, total / since))
             since, total = 0, 0.0
     return model, tuple(curve)
+
+
+def backward(model: Decoder, inputs: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
+    """Add the gradients of `share` times the mean loss over (rows, seq_len) positions; returns that product.
+
+    The embedding's gradient stays out of autograd, which would fill and add an array of the embedding's size for the
+    head and one more for the rows that were looked up.
+    """
+    embedding = model.embedding
+    if embedding.grad is None:
+        embedding.grad = torch.zeros_like(embedding)
+    looked_up = embedding.detach()[inputs].requires_grad_()
+    hidden = model.body(looked_up)
+    loss, gradient = head_loss(
+        hidden.detach().flatten(0, 1), embedding, model.frequency, targets.flatten(), embedding.grad, share
+    )
+    hidden.backward(gradient.view_as(hidden))  # type: ignore[no-untyped-call]
+    assert looked_up.grad is not None
+    embedding.grad.index_add_(0, inputs.flatten(), looked_up.grad.flatten(0, 1))
+    return loss
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:

@@ -346,7 +346,7 @@ class RegressorConfig(Section):
     shares alone, so it needs `realised` features. preset: LightGBM's, also within `auto`.
     """
 
-    kind: Literal["auto", "gaussian_process", "lightgbm", "log_linear"] = "lightgbm"
+    kind: Literal["auto", "gaussian_process", "lightgbm", "log_linear"] = "auto"
     preset: Literal["small", "regmix"] = "small"
     features: Literal["realised", "theta"] = "realised"
     folds: Annotated[int, Field(ge=2, le=50)] = 5
@@ -364,11 +364,21 @@ class ConfirmConfig(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
 
 
+class NoiseConfig(Section):
+    """Trials that are trained again under fresh seeds, to measure a proxy's noise: the natural mixture and the first
+    thetas. `seeds: 0` measures nothing."""
+
+    mixtures: Annotated[int, Field(ge=2, le=1_000)] = 6
+    seeds: Annotated[int, Field(ge=0, le=100)] = 1
+
+
 class SearchConfig(Section):
     """The swarm of proxies and what is made of it."""
 
     trials: Annotated[int, Field(ge=LEAST_TRIALS, le=100_000)] = 56
     rounds: Annotated[int, Field(ge=1, le=1_000)] = 1  # the first by Algorithm 1, later ones where losses promise most
+    # outputs of earlier runs: their trials are learned from too, where they help to predict this search's own
+    warm_start: tuple[str, ...] = ()
     tokens_per_trial: Count = 200_000
     trials_per_task: Annotated[int, Field(ge=1, le=1024)] = 1
     pool_tokens: Count = 200 * 10**6  # documents tokenised for proxies: a sample by document hash of at most this size
@@ -381,6 +391,7 @@ class SearchConfig(Section):
     finalists: Count = 2_000
     average_top: Annotated[int, Field(ge=1, le=10_000)] = 10
     eval_tokens: Count = 40_000  # per target and half, at most
+    noise: NoiseConfig = NoiseConfig()
     confirm: ConfirmConfig = ConfirmConfig()
 
 
@@ -416,11 +427,16 @@ class LocalEngineConfig(Section):
 
 
 class SparkEngineConfig(Section):
-    """Spark as scheduler; `master` None means the one that spark-submit gave."""
+    """Spark as scheduler; `master` None means the one that spark-submit gave.
+
+    gpus_per_trial: what a task of the swarm asks of Spark, 0.25 = four proxies share a device; None = no GPUs are asked
+    for (those that a task is given all the same, or sees, are used).
+    """
 
     kind: Literal["spark"]
     master: str | None = None
     conf: dict[str, str] = {}
+    gpus_per_trial: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
 
 
 EngineConfig = Annotated[LocalEngineConfig | SparkEngineConfig, Field(discriminator="kind")]

@@ -190,6 +190,11 @@ def _search_sizes(
     if search.regressor.kind == "log_linear" and search.regressor.features == "theta":
         text = "found 'log_linear' with features 'theta'; the law is about shares, so it wants features: realised"
         yield ("search", "regressor", "kind"), text
+    if search.warm_start and search.regressor.features == "theta":
+        text = (
+            "found trials of earlier runs beside features 'theta'; what a theta gives is another mixture in each pool"
+        )
+        yield ("search", "warm_start"), text + ", so they want features: realised"
     if search.tokens_per_trial > search.pool_tokens:
         text = f"found {search.tokens_per_trial:,}, wanted at most search.pool_tokens, which is {search.pool_tokens:,}"
         yield ("search", "tokens_per_trial"), text
@@ -271,6 +276,16 @@ def _engine(engine: EngineConfig) -> Iterator[Problem]:
     if engine.master is not None and not _MASTER.fullmatch(engine.master):
         wanted = "local[N], spark://host:port, k8s://..., yarn, or no key under spark-submit"
         yield ("engine", "master"), f"found {engine.master!r}, wanted {wanted}"
+    if engine.gpus_per_trial is not None and (engine.master or "").startswith("local"):
+        text = (
+            f"found {engine.gpus_per_trial:g} beside master {engine.master!r}, which schedules no GPUs; leave it out: "
+        )
+        yield ("engine", "gpus_per_trial"), f"{text}proxies are dealt round this machine's GPUs"
+    if engine.gpus_per_trial is not None and "spark.task.resource.gpu.amount" in engine.conf:
+        text = (
+            "found it beside engine.gpus_per_trial, wanted one: with this property every task asks for GPUs, those of"
+        )
+        yield ("engine", "conf", "spark.task.resource.gpu.amount"), f"{text} annotate too"
     for key in engine.conf:
         if not key.startswith("spark."):
             yield ("engine", "conf", key), "found a property that is not Spark's, wanted names that begin with `spark.`"

@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ from tests.e2e.whole_run import WholeRun
 from tests.stages.inline_engine import InlineEngine
 
 if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
     from quadmix.engine.spark import SparkEngine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,9 +39,31 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast suites first: what starts clusters or searches whole pools comes last, in its order."""
-    items.sort(key=lambda item: bool({"e2e", "engine"} & set(item.path.parts)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fast suites first: what starts clusters or searches whole pools comes last, in its order. Of two processes one
+    begins with those at once: they are half of all work."""
+    beside = hasattr(config, "workerinput")
+    items.sort(key=lambda item: _drives_engines(item.path.parts) != beside)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """A file is one process's, since its tests share fixtures; so are all that drive engines, and all that look at
+    the one whole run."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFixtures(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            if _drives_engines(file.split("/")):
+                return "engines"
+            return "whole run" if "whole_run" in (ROOT / file).read_text(encoding="utf-8") else file
+
+    return ByFixtures(config, log)
+
+
+def _drives_engines(parts: Sequence[str]) -> bool:
+    return bool({"e2e", "engine"} & set(parts))
 
 
 @pytest.fixture(scope="session")

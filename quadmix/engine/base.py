@@ -54,6 +54,25 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class UsesGpu(Protocol):
+    """A task that trains on a GPU where there is one (`gpus.assigned_gpus` says which was given to it)."""
+
+    uses_gpu: bool
+
+
+@runtime_checkable
+class SchedulesGpus(Protocol):
+    """An engine that gives GPUs to the tasks that use them."""
+
+    def require_gpus(self, label: str) -> None:
+        """Raise EnvironmentFault unless a task that asks for a GPU, where GPUs are asked for, has just been given one.
+
+        Called before work starts: a cluster may leave a request that it cannot meet waiting for ever.
+        """
+        ...
+
+
+@runtime_checkable
 class CountsResults(Protocol):
     """An engine whose work crosses machines, and that can show how little of it reached the driver."""
 

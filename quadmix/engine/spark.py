@@ -19,10 +19,11 @@ import tempfile
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -31,15 +32,18 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from quadmix.config import SparkEngineConfig
-from quadmix.engine.base import MAX_PARTIALS, Shared
+from quadmix.engine.base import MAX_PARTIALS, Shared, UsesGpu
 from quadmix.engine.failures import Failure, lost_worker
 from quadmix.engine.fold import FoldGroup, fold_in_order, grouped
+from quadmix.engine.gpus import gpus_assigned
+from quadmix.engine.spark_gpus import PATIENCE, WAITING, no_gpu_came, tasks_of_an_executor
 from quadmix.engine.spark_setup import check_machine, code_archive, session_settings, start_environment, with_retries
 from quadmix.errors import EnvironmentFault, ResourceError
 from quadmix.progress import Progress
 
 try:
-    from pyspark import SparkConf, SparkContext
+    from pyspark import SparkConf, SparkContext, TaskContext
+    from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
     from pyspark.sql import SparkSession
 except ImportError as missing:
     raise EnvironmentFault(
@@ -51,6 +55,7 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 _SCHEMA = "position long, answer binary, worker string"
+_JOBS_AT_ONCE = 8
 _QUICK_SECONDS = 0.5  # jobs that end sooner are made larger: planning a job costs some 30 ms of driver time
 _MEBI = 2**20
 
@@ -64,8 +69,17 @@ class SparkEngine:
 
     name = "spark"
 
-    def __init__(self, session: SparkSession, progress: Progress | None = None, *, owns_session: bool = False) -> None:
+    def __init__(
+        self,
+        session: SparkSession,
+        progress: Progress | None = None,
+        *,
+        owns_session: bool = False,
+        gpus_per_trial: float | None = None,
+    ) -> None:
+        """gpus_per_trial: see `config.SparkEngineConfig`."""
         self.session = session
+        self.gpus_per_trial = gpus_per_trial
         self.progress = progress if progress is not None else Progress.silent()
         self.parallelism = max(1, session.sparkContext.defaultParallelism)
         self.result_bytes = 0
@@ -84,7 +98,7 @@ class SparkEngine:
         """
         running = SparkSession.getActiveSession()
         if running is not None:
-            return cls(running, progress)
+            return cls(running, progress, gpus_per_trial=config.gpus_per_trial)
         check_machine(config)
         submitted = _submitted_settings()
         master = config.master or submitted.get("spark.master") or "local[*]"
@@ -97,7 +111,7 @@ class SparkEngine:
                 session = builder.getOrCreate()
         except Exception as error:
             raise EnvironmentFault(f"engine.master: Spark did not start: {_first_line(error)}") from error
-        return cls(session, progress, owns_session=True)
+        return cls(session, progress, owns_session=True, gpus_per_trial=config.gpus_per_trial)
 
     def map(
         self, task: Callable[[T], R], items: Sequence[T], *, label: str, size: Callable[[T], int] | None = None
@@ -111,43 +125,42 @@ class SparkEngine:
         """Run the items in jobs of at least `least`, several jobs in flight."""
         weights = [size(item) for item in items] if size is not None else [0] * len(items)
         order = deque(sorted(range(len(items)), key=lambda index: (-weights[index], index)))
-        # executors of a cluster register over time: ask at every pass
-        self.parallelism = max(1, self.session.sparkContext.defaultParallelism)
-        smallest = max(least, -(-self.parallelism // 4))
-        # two tasks a core in flight, in two jobs at least: no core waits for a plan
-        jobs_at_once = max(2, -(-2 * self.parallelism // smallest))
+        profile = self._gpu_profile if isinstance(task, UsesGpu) and items else None
         tag = f"quadmix-{os.getpid()}-{id(self)}-{next(self._passes)}"
         running: dict[Future[list[_Answer]], list[int]] = {}
-        job_size = smallest
+        quick = False
+        job_size = 1
 
         def submit() -> None:
-            indices = [order.popleft() for _ in range(min(job_size, len(order)))]
-            job = _Job(task, tuple(items[index] for index in indices))
-            running[threads.submit(self._run, job, tag, label, indices)] = indices
+            """Fill the cluster as it is now: executors come and go while a pass runs."""
+            nonlocal job_size
+            slots = self._slots(profile is not None)
+            smallest = max(least, -(-slots // 4))
+            job_size = max(smallest, min(2 * job_size, 8 * slots)) if quick else smallest
+            # two tasks a slot in flight, in two jobs at least: no core waits for a plan
+            while order and len(running) < min(_JOBS_AT_ONCE, max(2, -(-2 * slots // smallest))):
+                indices = [order.popleft() for _ in range(min(job_size, len(order)))]
+                job = _Job(task, tuple(items[index] for index in indices))
+                running[threads.submit(self._run, job, tag, label, indices, profile)] = indices
 
-        threads = ThreadPoolExecutor(jobs_at_once, thread_name_prefix="quadmix-job")
+        threads = ThreadPoolExecutor(_JOBS_AT_ONCE, thread_name_prefix="quadmix-job")
         try:
             with self.progress.track(label, len(items)) as bar:
-                while order or running:
-                    while order and len(running) < jobs_at_once:
-                        submit()
+                submit()
+                while running:
                     started = time.monotonic()  # paces the jobs' size, decides nothing that a result shows
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     quick = time.monotonic() - started < _QUICK_SECONDS
-                    job_size = max(smallest, min(2 * job_size, 8 * self.parallelism)) if quick else smallest
                     answers = [(running.pop(future), future) for future in done]
-                    while order and len(running) < jobs_at_once:
-                        submit()  # before the results are handed out: the consumer may take its time
+                    submit()  # before the results are handed out: the consumer may take its time
                     for indices, future in answers:
                         for answer in future.result():
                             index = indices[answer.position]
                             bar.advance()
                             yield index, self._accept(answer, label, index)
         finally:
-            if running:
-                with suppress(Exception):  # a stopped session has nothing left to cancel
-                    self.session.interruptTag(tag)
-            threads.shutdown(wait=True, cancel_futures=True)
+            threads.shutdown(wait=False, cancel_futures=True)
+            self._cancel(tag, running)
 
     def reduce(self, task: Callable[[T], R], items: Sequence[T], merge: Callable[[R, R], R], *, label: str) -> R:
         """See `base.Engine.reduce`."""
@@ -161,6 +174,22 @@ class SparkEngine:
         shared: Shared[V] = BroadcastShare(broadcast)
         weakref.finalize(shared, _forget, broadcast)
         return shared
+
+    def require_gpus(self, label: str) -> None:
+        """See `base.SchedulesGpus`: one task that asks for a GPU is run and thrown away."""
+        if self.gpus_per_trial is None:
+            return
+        profile, context = self._gpu_profile, self.session.sparkContext
+        seconds = int(context._jsc.sc().conf().getTimeAsSeconds(WAITING, PATIENCE))
+        tag = f"quadmix-{os.getpid()}-{id(self)}-{next(self._passes)}"
+        with ThreadPoolExecutor(1, thread_name_prefix="quadmix-job") as threads:
+            probe = threads.submit(self._run, _Job(_Nothing(), (0,)), tag, label, [0], profile)
+            try:
+                if not wait([probe], timeout=seconds).done:
+                    raise no_gpu_came(self.gpus_per_trial, self._settings, seconds, self._executors())
+                probe.result()
+            finally:
+                self._cancel(tag, [probe])
 
     def close(self) -> None:
         """Stop the session if this engine started it. Safe to call twice."""
@@ -179,18 +208,55 @@ class SparkEngine:
 
     def _ship_code(self) -> None:
         archive = code_archive(self._directory)
-        if archive is None:
+        shipped = {Path(name).name for name in self.session.sparkContext.listFiles}
+        if archive is None or archive.name in shipped:  # an engine that joined this session brought the same code
             return
         self.session.sparkContext.addPyFile(str(archive))
         # Spark puts its copy on this process's path too; here the installed files are to be imported
         sys.path[:] = [entry for entry in sys.path if Path(entry).name != archive.name]
 
-    def _run(self, job: _Job[Any, Any], tag: str, label: str, indices: list[int]) -> list[_Answer]:
+    def _cancel(self, tag: str, jobs: Iterable[Future[list[_Answer]]]) -> None:
+        """End the jobs that are still running, and wait until their threads have."""
+        waiting = set(jobs)
+        while waiting := {job for job in waiting if not job.done()}:
+            with suppress(Exception):  # a stopped session has nothing left to cancel
+                self.session.sparkContext.cancelJobsWithTag(tag)
+            wait(waiting, timeout=1.0)  # a job that was still being planned did not hear it: once more
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        """The session's properties, those of spark-submit and of the configuration together."""
+        return dict(self.session.sparkContext.getConf().getAll())
+
+    @cached_property
+    def _gpu_profile(self) -> ResourceProfile | None:
+        """What a task that trains asks for; None when no GPUs are asked for. One a session: Spark keeps them all."""
+        if self.gpus_per_trial is None:
+            return None
+        tasks_of_an_executor(self.gpus_per_trial, self._settings)  # raises where the properties rule it out
+        return ResourceProfileBuilder().require(TaskResourceRequests().resource("gpu", self.gpus_per_trial)).build
+
+    def _slots(self, gpu: bool) -> int:
+        """Tasks that can run at once just now."""
+        self.parallelism = max(1, self.session.sparkContext.defaultParallelism)
+        if not gpu or self.gpus_per_trial is None:
+            return self.parallelism
+        on_gpus = self._executors() * tasks_of_an_executor(self.gpus_per_trial, self._settings)
+        return max(1, min(self.parallelism, on_gpus))
+
+    def _executors(self) -> int:
+        """Executors that are registered, the driver apart."""
+        return len(self.session.sparkContext._jsc.sc().statusTracker().getExecutorInfos()) - 1
+
+    def _run(
+        self, job: _Job[Any, Any], tag: str, label: str, indices: list[int], profile: ResourceProfile | None
+    ) -> list[_Answer]:
         """One Spark job, in a thread of its own; its failure as an error of ours."""
-        self.session.addTag(tag)
+        # the session's own tags (`addTag`) do not reach the jobs of `toArrow`: seen with Spark 4.3
+        self.session.sparkContext.addJobTag(tag)
         number = len(job.items)
         try:
-            table = self.session.range(0, number, 1, number).mapInArrow(job, _SCHEMA).toArrow()
+            table = self.session.range(0, number, 1, number).mapInArrow(job, _SCHEMA, profile=profile).toArrow()
         except Exception as error:
             raise _translated(error, label, indices) from error
         return [_Answer(row["position"], row["answer"], row["worker"]) for row in table.to_pylist()]
@@ -229,9 +295,12 @@ class _Job(Generic[T, R]):
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pa.set_cpu_count(1)
         worker = f"{socket.gethostname()}:{os.getcwd()}"
+        context = TaskContext.get()
+        gpu = context.resources().get("gpu") if context is not None else None
         for batch in batches:
             for position in batch.column(0).to_pylist():
-                answer = _answer(self.task, self.items[position])
+                with gpus_assigned(tuple(gpu.addresses) if gpu is not None else ()):
+                    answer = _answer(self.task, self.items[position])
                 yield pa.RecordBatch.from_pydict(
                     {
                         "position": pa.array([position], pa.int64()),
@@ -240,6 +309,14 @@ class _Job(Generic[T, R]):
                     }
                 )
         pa.default_memory_pool().release_unused()
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """The task that only has to start."""
+
+    def __call__(self, item: int) -> None:
+        return None
 
 
 def _answer(task: Callable[[T], R], item: T) -> bytes:

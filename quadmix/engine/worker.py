@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "VECLIB_MAXIMUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # number GPUs as nvidia-smi does, and so the scripts that find them for Spark
     "MALLOC_ARENA_MAX": "2",  # glibc otherwise keeps freed memory in up to eight arenas a core
 }
 

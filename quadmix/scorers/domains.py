@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from quadmix.config import ClusterDomainConfig, ColumnDomainConfig, LinearDomainConfig
 from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, seed_for
+from quadmix.one_thread import one_blas_thread
 from quadmix.scorers.context import FitContext
-from quadmix.scorers.embeddings import Embedding, fit_embedding, one_blas_thread
+from quadmix.scorers.embeddings import Embedding, fit_embedding
 from quadmix.scorers.linear import Weights, logits, named, read_weights, train
 from quadmix.scorers.model_files import ModelFile, describe_model, load_model, save_model
 

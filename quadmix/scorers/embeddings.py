@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.one_thread import one_blas_thread
 from quadmix.scorers.hashed_ngrams import Csr, hashed_ngrams
 
 BUCKETS = 1 << 16
@@ -59,10 +59,3 @@ def fit_embedding(texts: Sequence[str], dimensions: int, seed: int) -> tuple[Emb
     directions[:, :rank] = svd.components_.T
     embedding = Embedding(idf, directions)
     return embedding, embedding.of_features(features)
-
-
-def one_blas_thread() -> Any:
-    """A context in which matrix products run on one thread, so that sums come out the same on any machine size."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)

@@ -1,10 +1,10 @@
 """Which mixtures to try next: expected improvement under a belief with uncertainty, a whole batch at a time.
 
-Candidates are half fresh draws of Algorithm 1 and half steps away from the best trials in the unit cube of the draws:
-in two hundred dimensions fresh draws alone never come near them again. The belief is a Gaussian process whatever the
-regressor is that proposes: of all kinds it alone knows where it has not been. A batch is chosen one by one; each
-choice lowers the worth of what lies near it, since its loss will tell about them (local penalisation, González et al.,
-arXiv 1505.08052, with a Gaussian in place of their cone). Trials that still run count as chosen.
+Beside fresh draws of Algorithm 1 stand steps away from good points in the unit cube of the draws (in two hundred
+dimensions fresh draws alone never come near them again) and averages of good draws. The belief is a Gaussian process
+whatever the regressor is that proposes: of all kinds it alone knows where it has not been. A batch is chosen one by
+one; each choice lowers the worth of what lies near it, since its loss will tell about them (local penalisation,
+González et al., arXiv 1505.08052, with a Gaussian in place of their cone). Trials that still run count as chosen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.core.param_space import ParamSpace, draw_cube
-from quadmix.hashing import seed_for
+from quadmix.hashing import hash_words, purpose_key, seed_for
 from quadmix.search.regressors import TargetModels, fit_targets
 
 Floats = NDArray[np.float64]
@@ -25,6 +25,7 @@ _STEPS = (0.05, 0.15, 0.4)
 # reach of a chosen point, in standard deviations of the candidates' features (root mean square over features)
 _REACH = 0.5
 _INSIDE = 1e-9
+_AVERAGED, _AVERAGED_FROM = 10, 40
 
 
 def fit_belief(features: Floats, joint: Floats, columns: Sequence[str]) -> TargetModels:
@@ -46,22 +47,32 @@ def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats
 
 
 def candidates(space: ParamSpace, n: int, seed: int, around: Floats) -> Floats:
-    """(n, dim) points of the open unit cube: fresh draws, then steps away from `around` (p, dim), in turn.
+    """(n, dim) points of the open unit cube: half of them fresh draws, the others steps away from `around` (p, dim)."""
+    fresh = n - n // 2 if len(around) else n
+    points = draw_cube(space, fresh, seed_for(seed, "fresh"))
+    return points if fresh == n else np.concatenate([points, steps(space, n - fresh, seed, around)])
+
+
+def steps(space: ParamSpace, moves: int, seed: int, around: Floats) -> Floats:
+    """(moves, dim) points of the open unit cube, each a step away from one of `around` (p, dim), in turn.
 
     A step moves about half of the coordinates, by a triangular draw of the step's size; the cube's walls reflect.
     """
-    fresh = n - n // 2 if len(around) else n
-    points = draw_cube(space, fresh, seed_for(seed, "fresh"))
-    if fresh == n:
-        return points
-    moves = n - fresh
     parents = around[np.arange(moves) % len(around)]
     size = np.array(_STEPS)[(np.arange(moves) // len(around)) % len(_STEPS)][:, None]
     first, second, chosen = (draw_cube(space, moves, seed_for(seed, "step", part)) for part in range(3))
     moved = parents + size * (first + second - 1.0) * (chosen < 0.5)
     moved = np.abs(moved)
     moved = 1.0 - np.abs(1.0 - moved)
-    return np.concatenate([points, np.clip(moved, _INSIDE, 1.0 - _INSIDE)])
+    return np.asarray(np.clip(moved, _INSIDE, 1.0 - _INSIDE))
+
+
+def averages_of_best(ordered: Floats, n: int, seed: int) -> Floats:
+    """(n, dim) means of ten random points among the forty best. ordered: (k, dim), best first."""
+    best = ordered[:_AVERAGED_FROM]
+    words = hash_words(np.arange(n * len(best), dtype=np.uint64), purpose_key(seed, "averages"))
+    members = np.argsort(words.reshape(n, len(best)), axis=1, kind="stable")[:, :_AVERAGED]
+    return np.asarray(best[members].mean(axis=1))
 
 
 def choose_batch(features: Floats, worth: Floats, mean: Floats, n: int, running: Floats) -> list[int]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.hashing import hash_words, purpose_key
+from quadmix.search.noise import NoisePrior
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import TargetModels, fit_targets
 from quadmix.search.result import JOINT, CrossValidation, Scores
@@ -40,6 +41,7 @@ def cross_validate(
     kind: str = "lightgbm",
     preset: str = "small",
     columns: Sequence[str] | None = None,
+    noise: Sequence[NoisePrior | None] | None = None,
 ) -> CrossValidation:
     """features: (n, f) with named columns; losses: (n, n_targets) finite, in the order of the objective's targets."""
     rows = len(losses)
@@ -51,7 +53,7 @@ def cross_validate(
     leaned: Counter[str] = Counter()
     for index in range(folds):
         out = fold == index
-        models = fit_targets(targets, features[~out], losses[~out], kind, preset, columns)
+        models = fit_targets(targets, features[~out], losses[~out], kind, preset, columns, noise=noise)
         predicted[out] = models.predict(features[out])
         leaned.update(models.shares_of_models())
         low, high = models.predict_interval(features[out], LEVEL)

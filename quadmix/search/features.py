@@ -1,8 +1,15 @@
-"""What a regressor sees of a mixture: token shares and repeats of every domain, mean quality, or theta itself.
+"""What a regressor sees of a mixture: token shares and repeats of every domain, its qualities, or theta itself.
 
 Shares and repeats follow from theta in closed form (core.mixture), microseconds a candidate; mean qualities need the
 documents, milliseconds a candidate, so only finalists get them. A trial's features are measured on the data that
 its proxy was really trained on; a candidate's are the expectations of the same quantities.
+
+Qualities are pooled: the mean of the whole mixture by criterion, and what each domain adds to it, its share times its
+mean quality's distance from the middle (`lift`). A domain's mean quality by itself says much about a mixture that takes
+a half from it and nothing about one that takes a thousandth; its lift says how much of each there is.
+
+Theta itself is redundant: one factor on all cutoffs (the budget's multiplier takes it back), the scale of the merge
+weights, the steepness and exponent of a domain without tokens. Realised features hold none of that.
 
 A domain from which a mixture takes nothing has share 0, repeats 1 and the mean quality of the whole domain.
 """
@@ -27,6 +34,8 @@ from quadmix.search.result import MixtureByName
 
 Floats = NDArray[np.float64]
 
+# mean quality of the pool where scores are normalised to quantiles; elsewhere it only adds a multiple of the share
+_MIDDLE = 0.5
 # far below the half document by which a selection misses its budget
 SCREENING_TOLERANCE = 1e-6
 
@@ -225,12 +234,13 @@ class FeatureSet:
 
     @property
     def names(self) -> list[str]:
-        """`share:web`, `repeats:web`, `quality:web:edu`; of theta: `merge_weight:web:edu`, `cutoff:web` and so on."""
+        """`share:web`, `repeats:web`, `quality:edu`, `lift:web:edu`; of theta: `merge_weight:web:edu`, `cutoff:web`."""
         if self.kind == "theta":
             fields = [f"{field}:{d}" for field in ("steepness", "cutoff", "exponent", "floor") for d in self.domains]
             return [f"merge_weight:{d}:{c}" for d in self.domains for c in self.criteria] + fields
         closed = [f"{field}:{domain}" for field in ("share", "repeats") for domain in self.domains]
-        quality = [f"quality:{domain}:{criterion}" for domain in self.domains for criterion in self.criteria]
+        quality = [f"quality:{criterion}" for criterion in self.criteria]
+        quality += [f"lift:{domain}:{criterion}" for domain in self.domains for criterion in self.criteria]
         return closed if self.kind == "screening" else closed + quality
 
     def matrix(self, mixtures: Mixtures, params: Params | None) -> Floats:
@@ -245,4 +255,5 @@ class FeatureSet:
             return closed
         if mixtures.quality is None:
             raise ValueError("mean qualities were not computed for these mixtures")
-        return np.concatenate([closed, mixtures.quality.reshape(len(closed), -1)], axis=1)
+        lift = mixtures.share[:, :, None] * (mixtures.quality - _MIDDLE)
+        return np.concatenate([closed, _MIDDLE + lift.sum(axis=1), lift.reshape(len(closed), -1)], axis=1)

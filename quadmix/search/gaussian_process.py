@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.search.columns import Scaling
+from quadmix.search.noise import NoisePrior
 
 Floats = NDArray[np.float64]
 
@@ -31,10 +32,11 @@ _ROOT5 = float(np.sqrt(5.0))
 
 @dataclass
 class GaussianProcess:
-    """One loss as a Gaussian process. columns: names of the features, see FeatureSet.names."""
+    """One loss as a Gaussian process. columns: names of the features, see FeatureSet.names; noise: as measured."""
 
     columns: tuple[str, ...]
     fitted: Fitted | None = None
+    noise: NoisePrior | None = None
 
     def fit(self, features: Floats, losses: Floats) -> GaussianProcess:
         """features: (n, f); losses: (n,) finite."""
@@ -42,7 +44,8 @@ class GaussianProcess:
         rows = scaling(features)
         centre, scale = float(losses.mean()), float(losses.std()) or 1.0
         scaled = (losses - centre) / scale
-        lengths, signal, noise = _mode(rows, scaled, _prior(scaling.shares))
+        known = _NOISE if self.noise is None else self.noise.log_variance(scale)
+        lengths, signal, noise = _mode(rows, scaled, _prior(scaling.shares, known))
         points = rows / lengths
         kernel = signal * _matern(_squared(points, points))
         kernel[np.diag_indices_from(kernel)] += noise + _JITTER
@@ -82,6 +85,14 @@ class Fitted:
     centre: float
     scale: float
 
+    def covariance(self, left: Floats, right: Floats | None = None) -> Floats:
+        """(k, m) prior covariance of the scaled losses of (k, f) and (m, f) features; without `right`, (n, k) of the
+        training rows' and theirs."""
+        points = self.scaling(left) / self.lengths
+        if right is None:
+            return self.signal * _matern(_squared(self.points, points))
+        return self.signal * _matern(_squared(points, self.scaling(right) / self.lengths))
+
     def predict(self, features: Floats) -> Floats:
         points, found = self.scaling(features) / self.lengths, np.empty(len(features))
         for start in range(0, len(points), _BATCH):
@@ -100,13 +111,13 @@ class Fitted:
         return self.scale * np.sqrt(np.maximum(self.signal - explained, 0.0) + self.noise)
 
 
-def _prior(shares: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def _prior(shares: NDArray[np.bool_], noise: tuple[float, float] = _NOISE) -> tuple[Floats, Floats]:
     """(f + 2,) means and sds of the logarithms: lengthscales, signal variance, noise variance."""
     alike = np.ones_like(shares) if not shares.any() else shares  # no shares among the columns: nothing to prefer
     base = 0.5 * np.log(max(int(alike.sum()), 1))
     mean = base + np.where(alike, _SHARE_LENGTH[0], _OTHER_LENGTH[0])
     sd = np.where(alike, _SHARE_LENGTH[1], _OTHER_LENGTH[1])
-    return np.append(mean, (_SIGNAL[0], _NOISE[0])), np.append(sd, (_SIGNAL[1], _NOISE[1]))
+    return np.append(mean, (_SIGNAL[0], noise[0])), np.append(sd, (_SIGNAL[1], noise[1]))
 
 
 def _mode(rows: Floats, losses: Floats, prior: tuple[Floats, Floats]) -> tuple[Floats, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from quadmix.config import RegressorConfig
 from quadmix.search.cross_validation import cross_validate
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample
+from quadmix.search.noise import prior_of
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import params_of
 from quadmix.search.regressors import fit_screening, fit_targets
-from quadmix.search.result import CrossValidation, MixtureByName, ThetaByName
+from quadmix.search.result import CrossValidation, MixtureByName, Noise, ThetaByName
 from quadmix.search.screening import SearchModels
+from quadmix.search.warm_start import Earlier, Judged, judge
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +44,40 @@ class Trained:
         return np.concatenate([columns.matrix(mixtures, params) for params in thetas])
 
 
+@dataclass(frozen=True)
+class Believed:
+    """Trials of earlier searches that help, losses (n, n_targets) on the scale of this one's."""
+
+    mixtures: Sequence[MixtureByName]
+    losses: Floats
+
+    def matrix(self, columns: FeatureSet) -> Floats:
+        """(n, n_features); columns of realised mixtures."""
+        return columns.matrix(Mixtures.of_names(self.mixtures, columns.domains, columns.criteria), None)
+
+
+def believe(
+    earlier: Sequence[Earlier], trained: Trained, columns: FeatureSet, targets: Sequence[str], seed: int
+) -> tuple[Believed | None, list[Judged]]:
+    """The earlier trials that predict these ones better, shifted; None where none do. One verdict a search.
+
+    Judged by Gaussian processes, whatever the regressor is: the question is about the trials.
+    """
+    fit = partial(fit_targets, targets, kind="gaussian_process", columns=columns.names, calibrate=False)
+    features = trained.matrix(columns)
+    verdicts: list[Judged] = []
+    mixtures: list[MixtureByName] = []
+    losses: list[Floats] = []
+    for one in earlier:
+        known = columns.matrix(Mixtures.of_names(one.mixtures, columns.domains, columns.criteria), None)
+        verdict = judge(features, trained.losses, known, one.losses, fit, seed)
+        verdicts.append(verdict)
+        if verdict.helps:
+            mixtures += one.mixtures
+            losses.append(one.losses + verdict.shift)
+    return (Believed(mixtures, np.concatenate(losses)) if losses else None), verdicts
+
+
 def feature_sets(kind: str, domains: tuple[str, ...], criteria: tuple[str, ...]) -> tuple[FeatureSet, FeatureSet]:
     """What the full models see, and what screens. kind: realised | theta."""
     cheap = "screening" if kind == "realised" else "theta"
@@ -54,16 +91,26 @@ def learn(
     trained: Trained,
     quality: QualitySample,
     seed: int,
+    noise: Noise | None = None,
+    earlier: Believed | None = None,
 ) -> tuple[SearchModels, CrossValidation]:
-    """Models fitted on all trials, and held-out scores. sets: of `feature_sets`."""
+    """Models fitted on all trials, and held-out scores. sets: of `feature_sets`; noise: as repeated seeds gave it.
+
+    The scores are those of models that saw these trials alone: a word about earlier ones is `Judged`'s.
+    """
     full, cheap = sets
     targets, losses, features = objective.targets, trained.losses, trained.matrix(full)
+    priors = [prior_of(noise, target) for target in targets]
     validation = cross_validate(
         targets, objective, features, losses,
-        folds=chosen.folds, seed=seed, kind=chosen.kind, preset=chosen.preset, columns=full.names,
+        folds=chosen.folds, seed=seed, kind=chosen.kind, preset=chosen.preset, columns=full.names, noise=priors,
     )  # fmt: skip
-    fitted = fit_targets(targets, features, losses, chosen.kind, chosen.preset, full.names)
+    screened = trained.matrix(cheap)
+    if earlier is not None:
+        losses = np.concatenate([losses, earlier.losses])
+        features, screened = (np.concatenate([a, earlier.matrix(b)]) for a, b in ((features, full), (screened, cheap)))
+    fitted = fit_targets(targets, features, losses, chosen.kind, chosen.preset, full.names, noise=priors)
     screening = fit_screening(
-        targets, trained.matrix(cheap), losses, chosen.kind, chosen.preset, cheap.names, fitted
+        targets, screened, losses, chosen.kind, chosen.preset, cheap.names, fitted, priors
     )  # fmt: skip
     return SearchModels(screening, fitted, cheap, full, objective, quality), validation

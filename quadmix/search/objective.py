@@ -41,7 +41,8 @@ class Objective:
     def joint(self, losses: Floats) -> Floats:
         """(k, n_targets) losses to (k,); lower is better, nats."""
         if self.rule == "mean":
-            return np.asarray(losses @ np.array(list(self.weights.values())))
+            # not a product: its additions would depend on the threads that it gets
+            return np.asarray(np.sum(losses * np.array(list(self.weights.values())), axis=1))
         if not self.reference:
             raise ValueError("the worst case was asked for without the losses that it is measured against")
         return np.asarray((losses - np.array([self.reference[target] for target in self.targets])).max(axis=1))

@@ -16,7 +16,6 @@ histograms: the same rows give the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -25,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.errors import EnvironmentFault
+from quadmix.one_thread import one_blas_thread
 from quadmix.search.columns import check_columns, share_mask
 from quadmix.search.gaussian_process import GaussianProcess
 from quadmix.search.intervals import Calibration, JointCalibration
 from quadmix.search.log_linear import LogLinearLaw
+from quadmix.search.noise import NoisePrior
 from quadmix.search.stacking import Model, Stack
 
 Floats = NDArray[np.float64]
@@ -83,17 +84,20 @@ def _regmix(rows: int) -> tuple[int, dict[str, Any]]:
 
 _PRESETS: Mapping[str, Callable[[int], tuple[int, dict[str, Any]]]] = {"small": _small, "regmix": _regmix}
 
-MODELS: Mapping[str, Callable[[str, tuple[str, ...]], Model]] = {
-    "gaussian_process": lambda preset, columns: GaussianProcess(columns),
-    "lightgbm": lambda preset, columns: LightGBMRegressor(preset),
-    "log_linear": lambda preset, columns: LogLinearLaw(columns),
+MODELS: Mapping[str, Callable[[str, tuple[str, ...], NoisePrior | None], Model]] = {
+    "gaussian_process": lambda preset, columns, noise: GaussianProcess(columns, noise=noise),
+    "lightgbm": lambda preset, columns, noise: LightGBMRegressor(preset),
+    "log_linear": lambda preset, columns, noise: LogLinearLaw(columns),
 }
 # what a kind is made of; `auto` leaves out the log-linear law where there are no shares among the features
 REGRESSORS: Mapping[str, tuple[str, ...]] = {**{name: (name,) for name in MODELS}, "auto": tuple(MODELS)}
 
 
-def make_regressor(kind: str = "lightgbm", preset: str = "small", columns: Sequence[str] = ()) -> Stack:
-    """An unfitted regressor. preset: LightGBM's; columns: names of the features, as FeatureSet.names gives them.
+def make_regressor(
+    kind: str = "lightgbm", preset: str = "small", columns: Sequence[str] = (), noise: NoisePrior | None = None
+) -> Stack:
+    """An unfitted regressor. preset: LightGBM's; columns: names of the features, as FeatureSet.names gives them;
+    noise: of the losses, where repeated seeds measured it: the Gaussian process' prior, and the floor of intervals.
 
     Raises ValueError for a kind or preset that does not exist, and for a log-linear law without shares.
     """
@@ -106,11 +110,12 @@ def make_regressor(kind: str = "lightgbm", preset: str = "small", columns: Seque
         if kind == "log_linear":
             raise ValueError(f"a log-linear law needs columns named `share:DOMAIN` and found {list(columns)[:6]}")
         members = tuple(name for name in members if name != "log_linear")
-    return Stack({name: partial(_model, name, preset, tuple(columns)) for name in members})
+    candidates = {name: partial(_model, name, preset, tuple(columns), noise) for name in members}
+    return Stack(candidates, least=0.0 if noise is None else noise.least)
 
 
-def _model(name: str, preset: str, columns: tuple[str, ...]) -> Model:
-    return MODELS[name](preset, columns)
+def _model(name: str, preset: str, columns: tuple[str, ...], noise: NoisePrior | None) -> Model:
+    return MODELS[name](preset, columns, noise)
 
 
 @dataclass(frozen=True)
@@ -122,24 +127,27 @@ class TargetModels:
 
     def predict(self, features: Floats) -> Floats:
         """(k, f) -> (k, n_targets), nats per token."""
-        with _one_thread():
+        features = _by_rows(features)
+        with one_blas_thread():
             return np.stack([model.predict(features) for model in self.models], axis=1)
 
     def predict_std(self, features: Floats) -> Floats:
         """(k, f) -> (k, n_targets): standard deviation of a new proxy's loss about the prediction, noise included."""
-        with _one_thread():
+        features = _by_rows(features)
+        with one_blas_thread():
             return np.stack([model.predict_std(features) for model in self.models], axis=1)
 
     def predict_interval(self, features: Floats, level: float = 0.9) -> tuple[Floats, Floats]:
         """(low, high), each (k, n_targets): each holds a new proxy's loss with probability `level`."""
-        with _one_thread():
+        features = _by_rows(features)
+        with one_blas_thread():
             pairs = [model.predict_interval(features, level) for model in self.models]
         return np.stack([low for low, _ in pairs], axis=1), np.stack([high for _, high in pairs], axis=1)
 
     def joint_interval(self, features: Floats, weights: Floats, level: float = 0.9) -> tuple[Floats, Floats]:
         """(low, high), each (k,), of the weighted sum of the targets' losses; their errors are correlated."""
         half = JointCalibration.of(self.calibrations, weights).half_width(self.predict_std(features), level)
-        mean = self.predict(features) @ weights
+        mean = np.sum(self.predict(features) * weights, axis=1)
         return mean - half, mean + half
 
     def shares_of_models(self) -> dict[str, float]:
@@ -165,17 +173,22 @@ def fit_targets(
     columns: Sequence[str] | None = None,
     *,
     calibrate: bool = True,
+    noise: Sequence[NoisePrior | None] | None = None,
 ) -> TargetModels:
-    """Fit one model per target. features: (n, f); losses: (n, n_targets); columns: (f,) names of the features.
+    """Fit one model per target. features: (n, f); losses: (n, n_targets); columns: (f,) names of the features; noise:
+    (n_targets,) of the losses.
 
     Without names no column counts as a share. Without `calibrate` the models know no uncertainty, and a kind other
     than `auto` is fitted once instead of six times.
     """
     names = [f"column:{index}" for index in range(features.shape[1])] if columns is None else columns
     check_columns(features, names)
-    with _one_thread():
+    features = _by_rows(features)
+    with one_blas_thread():
         models = tuple(
-            make_regressor(kind, preset, names).fit(features, losses[:, column], calibrate=calibrate)
+            make_regressor(kind, preset, names, noise[column] if noise else None).fit(
+                features, np.ascontiguousarray(losses[:, column]), calibrate=calibrate
+            )
             for column in range(len(targets))
         )
     return TargetModels(tuple(targets), models)
@@ -189,6 +202,7 @@ def fit_screening(
     preset: str,
     columns: Sequence[str],
     full: TargetModels,
+    noise: Sequence[NoisePrior | None] | None = None,
 ) -> TargetModels:
     """What predicts a hundred thousand candidates: a single kind of model, without uncertainty.
 
@@ -198,14 +212,12 @@ def fit_screening(
     if kind == "auto":
         share = full.shares_of_models()
         kind = min(share, key=lambda name: (-share[name], name))
-    return fit_targets(targets, features, losses, kind, preset, columns, calibrate=False)
+    return fit_targets(targets, features, losses, kind, preset, columns, calibrate=False, noise=noise)
 
 
-def _one_thread() -> AbstractContextManager[Any]:
-    # a matrix product's last bits depend on how many threads share it
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)  # type: ignore[no-any-return]
+def _by_rows(features: Floats) -> Floats:
+    # the order of a product's additions depends on how its arrays lie in memory
+    return np.ascontiguousarray(features, dtype=np.float64)
 
 
 def require_regressor(kind: str) -> None:

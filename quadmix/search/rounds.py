@@ -1,7 +1,10 @@
 """One round of a sequential search: what was tried so far says which mixtures to try next.
 
-Candidates are screened in two steps, as those of a proposal are: all of them by shares and repeats, the most promising
-by the full features. Both beliefs are about the joint objective itself, so that the worst case needs no weights.
+Fresh draws of Algorithm 1 are screened by shares and repeats; the best of them then stand by the full features. What is
+offered to the acquisition are the best of those, averages of ten of them, and steps away from the best trials and from
+averages. An average is what a search proposes in the end, and better than any draw that went into it: whatever a loss
+does not depend on comes to rest in the middle of its range. So rounds try mixtures of the kind that will be proposed.
+Both beliefs are about the joint objective itself, so that the worst case needs no weights.
 """
 
 from __future__ import annotations
@@ -12,15 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.config import MixtureConfig
-from quadmix.core.param_space import ParamSpace, params_from_cube
-from quadmix.search.acquisition import candidates, choose_batch, expected_improvement, fit_belief
+from quadmix.core.param_space import ParamSpace, draw_cube, params_from_cube
+from quadmix.hashing import seed_for
+from quadmix.search.acquisition import averages_of_best, choose_batch, expected_improvement, fit_belief, steps
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
+from quadmix.search.regressors import TargetModels
 from quadmix.search.screening import screen
 
 Floats = NDArray[np.float64]
 
-CANDIDATES = 10_000
+CANDIDATES = 50_000
 _FINALISTS = 300  # mean qualities cost milliseconds each
+_FRESH, _AVERAGES, _STEPS = 100, 150, 150  # offered to the acquisition
+_BEST_TRIALS = 10  # that steps lead away from
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,14 @@ class Tried:
     """Trials: points of the cube of draws (n, dim) and the mixtures that came out; joint: (n,) their losses."""
 
     cube: Floats
+    mixtures: Mixtures
+    joint: Floats
+
+
+@dataclass(frozen=True)
+class Known:
+    """Mixtures whose joint losses (n,) are known from elsewhere, on the scale of the trials."""
+
     mixtures: Mixtures
     joint: Floats
 
@@ -45,32 +60,55 @@ class NextRound:
     quality: QualitySample
     candidates: int = CANDIDATES
 
-    def choose(self, tried: Tried, n: int, seed: int, running: Tried | None = None) -> tuple[Floats, Floats]:
+    def choose(
+        self, tried: Tried, n: int, seed: int, running: Tried | None = None, earlier: Known | None = None
+    ) -> tuple[Floats, Floats]:
         """(n, dim) points of the cube, best first, and the (n,) joint losses that are expected of them.
 
-        running: trials whose losses are not known yet (their `joint` is not read).
+        running: trials whose losses are not known yet (their `joint` is not read); earlier: of another search.
         """
-        cube = candidates(self.space, max(self.candidates, 4 * n), seed, best_points(tried))
-        params = params_from_cube(self.space, cube)
-        feasible, features, _ = screen(params, self.domain_tokens, self.mixture, self.cheap)
-        rows = np.flatnonzero(feasible)
-        _, worth = self._worth(self.cheap, tried, features[rows])
-        kept = np.sort(rows[np.argsort(-worth, kind="stable")[: max(_FINALISTS, 4 * n)]])
-        params = params_from_cube(self.space, cube[kept])
-        found = closed_form(params, self.domain_tokens, self.mixture)
-        features = self.full.matrix(with_quality(found, self.quality, self.mixture.max_copies), params)
-        mean, worth = self._worth(self.full, tried, features)
+        finalists = self._finalists(tried, max(_FINALISTS, 4 * n), seed, earlier)
+        belief, best = self._belief(self.full, tried, earlier)
+        order = np.argsort(belief.predict(self._features(finalists))[:, 0], kind="stable")
+        averages = averages_of_best(finalists[order], max(_AVERAGES, 2 * n), seed_for(seed, "averages"))
+        known = belief.predict(self._matrix(self.full, tried))[:, 0]
+        parents = np.concatenate([tried.cube[np.argsort(known, kind="stable")[:_BEST_TRIALS]], averages[:_AVERAGES]])
+        moved = steps(self.space, max(_STEPS, 2 * n), seed, parents)
+        cube = np.concatenate([finalists[order[: max(_FRESH, 2 * n)]], averages, moved])
+        cube = cube[self._screened(cube)[0]]
+        features = self._features(cube)
+        mean, deviation = belief.predict(features)[:, 0], belief.predict_std(features)[:, 0]
         waiting = np.zeros((0, features.shape[1])) if running is None else self._matrix(self.full, running)
-        chosen = choose_batch(features, worth, mean, n, waiting)
-        return cube[kept[chosen]], mean[chosen]
+        chosen = choose_batch(features, expected_improvement(mean, deviation, best), mean, n, waiting)
+        return cube[chosen], mean[chosen]
 
-    def _worth(self, columns: FeatureSet, tried: Tried, features: Floats) -> tuple[Floats, Floats]:
-        """(k, f) -> expected joint losses and expected improvements over the best expected one of the trials, (k,)."""
-        known = self._matrix(columns, tried)
-        belief = fit_belief(known, tried.joint, columns.names)
-        mean, deviation = belief.predict(features), belief.predict_std(features)
-        best = float(belief.predict(known).min())
-        return mean[:, 0], expected_improvement(mean[:, 0], deviation[:, 0], best)
+    def _finalists(self, tried: Tried, n: int, seed: int, earlier: Known | None) -> Floats:
+        """(n, dim) of the fresh draws that can meet the budget: those of lowest loss by shares and repeats."""
+        cube = draw_cube(self.space, max(self.candidates, n), seed_for(seed, "fresh"))
+        feasible, features = self._screened(cube)
+        belief, _ = self._belief(self.cheap, tried, earlier)
+        mean = np.where(feasible, belief.predict(np.where(feasible[:, None], features, 0.0))[:, 0], np.inf)
+        return cube[np.argsort(mean, kind="stable")[: min(n, int(feasible.sum()))]]
+
+    def _screened(self, cube: Floats) -> tuple[NDArray[np.bool_], Floats]:
+        """(k,) whether each can meet the budget, and (k, f) what screening sees of it."""
+        params = params_from_cube(self.space, cube)
+        return screen(params, self.domain_tokens, self.mixture, self.cheap)[:2]
+
+    def _features(self, cube: Floats) -> Floats:
+        """(k, dim) points that can meet the budget -> (k, f) full features."""
+        params = params_from_cube(self.space, cube)
+        found = closed_form(params, self.domain_tokens, self.mixture)
+        return self.full.matrix(with_quality(found, self.quality, self.mixture.max_copies), params)
+
+    def _belief(self, columns: FeatureSet, tried: Tried, earlier: Known | None) -> tuple[TargetModels, float]:
+        """What is thought of the joint loss, and the lowest that is expected of any trial."""
+        known, joint = self._matrix(columns, tried), tried.joint
+        if earlier is not None:
+            known = np.concatenate([known, columns.matrix(earlier.mixtures, None)])
+            joint = np.concatenate([joint, earlier.joint])
+        belief = fit_belief(known, joint, columns.names)
+        return belief, float(belief.predict(known).min())
 
     def _matrix(self, columns: FeatureSet, tried: Tried) -> Floats:
         return columns.matrix(tried.mixtures, params_from_cube(self.space, tried.cube))

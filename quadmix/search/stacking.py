@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -52,6 +53,7 @@ class Stack:
     models: dict[str, Model] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     calibration: Calibration | None = None
+    least: float = 0.0  # nats: standard deviation that a new proxy's loss has whatever the model thinks
 
     def fit(self, features: Floats, losses: Floats, *, calibrate: bool = True) -> Stack:
         """features: (n, f) without NaN; losses: (n,) finite. Without calibration a single candidate needs no folds."""
@@ -76,12 +78,12 @@ class Stack:
 
     def predict_std(self, features: Floats) -> Floats:
         """(k, f) -> (k,): standard deviation of a new proxy's loss about the prediction, its noise included."""
-        return self._calibrated().std(self._own_spread(features)[1])
+        return np.maximum(self._calibrated().std(self._own_spread(features)[1]), self.least)
 
     def predict_interval(self, features: Floats, level: float = 0.9) -> tuple[Floats, Floats]:
         """(low, high), each (k,): a new proxy's loss lies between them with probability `level`."""
         mean, own = self._own_spread(features)
-        half = self._calibrated().half_width(own, level)
+        half = np.maximum(self._calibrated().half_width(own, level), self.least * NormalDist().inv_cdf(0.5 + level / 2))
         return mean - half, mean + half
 
     def _own_spread(self, features: Floats) -> tuple[Floats, Floats]:

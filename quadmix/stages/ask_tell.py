@@ -31,9 +31,10 @@ from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_
 from quadmix.search.learning import Trained, feature_sets, learn
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import params_of, proposal, propose, theta_by_name
-from quadmix.search.result import JOINT, CrossValidation, Proposal
+from quadmix.search.result import JOINT, CrossValidation, Proposal, Worth
 from quadmix.search.rounds import CANDIDATES, NextRound, Tried, best_points
 from quadmix.search.screening import penalised, predict, screen
+from quadmix.search.stopping import MORE, worth_in_words, worth_of_more
 from quadmix.search.trial_files import ID, SHARE, table_csv
 from quadmix.search.trials import draw_theta, param_space
 from quadmix.stages.annotate import annotate
@@ -180,6 +181,8 @@ def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict
                 f"tell: held out, {name}: Spearman {score.spearman:.3f}, MAE {score.mae:.3f}, R2 {score.r2:.3f} "
                 f"(losses permuted: {control.spearman:.3f}, {control.mae:.3f}, {control.r2:.3f})"
             )
+        more = learner.more()
+        progress.say(f"tell: {worth_in_words(more)}")
         chosen = proposals[0]
         provenance = (
             f"the proposal ({chosen.origin}) of {len(trials.usable)} trials of one's own trainer; "
@@ -192,6 +195,7 @@ def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict
                 "permuted": {name: asdict(score) for name, score in validation.permuted.items()},
             },
             "proposals": [asdict(one) for one in proposals],
+            "more": asdict(more),
         }
         said = {"provenance": provenance, "confirmed": False, **asdict(chosen)}
         _write_json(out / RESULT_FILE, result)
@@ -234,6 +238,8 @@ def _checked(config: RunConfig, out: Path, tokens: int | None, targets: Sequence
     ):
         problems.append(f"--out: {out} holds files of something else; nothing was written; give a new directory")
     problems += _objective_problems(config, names)
+    if config.search is not None and config.search.warm_start:
+        problems.append("search.warm_start: only a search with proxies of its own reads it; remove it for ask and tell")
     if problems:
         raise ConfigError(problems)
     return names
@@ -357,6 +363,15 @@ class _Learner:
                 "tokens within mixture.constraints; lower it, loosen them or raise mixture.max_copies"
             )
         return validation, found
+
+    def more(self) -> Worth:
+        """What the next trials that `ask` would choose are worth to a proposal for the whole pool."""
+        tokens = np.array([self.study.pool_tokens[name] for name in self.domains], dtype=np.int64)
+        at_most = min(CANDIDATES, self.settings.candidates)
+        asking = NextRound(self.space, self.mixture, tokens, self.cheap, self.full, self.quality, at_most)
+        tried, seed = self._tried(self.usable, self.objective.joint(self._losses())), seed_for(self.seed, "more")
+        limits = Constraints.of(self.mixture, self.space, self.domains, tokens, self.seed).active
+        return worth_of_more(asking, tried, asking.choose(tried, MORE, seed)[0], seed, limits=limits)
 
 
 def _name(index: int) -> str:

@@ -118,6 +118,7 @@ def make_estimate(config: RunConfig) -> Estimate:
     if search is not None and config.select.mixture in ("winner", "proposal"):
         rivals = len(search.confirm.rivals) + 1
         swarm = search.trials + 2 + len(config.mixture.criteria)  # the baselines run beside the thetas
+        swarm += search.noise.seeds * search.noise.mixtures
         proxies = swarm + rivals * search.confirm.seeds
         proxy_tokens = proxies * search.tokens_per_trial
         if not problems:

@@ -23,7 +23,9 @@ from quadmix.errors import EnvironmentFault
 from quadmix.manifest.durable import write_atomically
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
+from quadmix.search.noise import noise_in_words
 from quadmix.search.result import JOINT, Confirmed, SearchResult
+from quadmix.search.stopping import worth_in_words
 from quadmix.selectors.quadmix import params_by_name
 from quadmix.stages import figures
 from quadmix.stages.annotate import Annotated
@@ -142,7 +144,9 @@ def _tiles(search: SearchResult | None, manifest: Manifest) -> list[dict[str, st
     if search is not None:
         joint = search.cross_validation.scores.get(JOINT)
         done = sum(trial.losses is not None and trial.kind == "theta" for trial in search.trials)
-        tiles.append(("proxies in the swarm", f"{done} × {figures.short(search.tokens_per_trial)} tokens"))
+        drawn = sum(trial.kind == "theta" for trial in search.trials)
+        failed = f", {drawn - done} failed" if done < drawn else ""
+        tiles.append(("proxies in the swarm", f"{done} × {figures.short(search.tokens_per_trial)} tokens{failed}"))
         if joint is not None:
             tiles.append(("held-out Spearman, joint", _number(joint.spearman, 2)))
     return [{"label": label, "value": value} for label, value in tiles]
@@ -268,9 +272,17 @@ def _regression(search: SearchResult) -> Section:
     text = (
         f"{len(trials)} proxies, {validation.folds} folds: every prediction was made without its own trial. Beside it "
         f"the same with shuffled losses ({validation.permutations} times), which must predict nothing."
+        f"{_noise_in_words(search)}"
     )
     figure = figures.predicted_against_measured(panels)
-    return Section("regression", "Predicted against measured loss", text, figure, (Table(header, rows), facts))
+    tables = (Table(header, rows), facts, *_failed(search))
+    return Section("regression", "Predicted against measured loss", text, figure, tables)
+
+
+def _failed(search: SearchResult) -> tuple[Table, ...]:
+    """Proxies of the swarm without a loss: nothing was learned from them and none can be chosen."""
+    rows = tuple((trial.name, trial.error or "") for trial in search.trials if trial.losses is None)
+    return (Table(("failed proxy", "why"), rows),) if rows else ()
 
 
 def _confirmation(search: SearchResult) -> Section:
@@ -289,12 +301,25 @@ def _confirmation(search: SearchResult) -> Section:
         Table(("nats per token", *names, f"behind {mixtures[0].name} (joint, paired)"), tuple(losses)),
         Table(("bits per byte", *search.targets), tuple(bits)),
     )
-    broken = "".join(f" {m.name} breaks constraints: {'; '.join(m.violates)}." for m in mixtures if m.violates)
+    barred = "".join(
+        f" {m.name} cannot win: {m.loss[JOINT].n} of its {search.confirmation.seeds} proxies finished."
+        for m in mixtures
+        if m.loss[JOINT].n < search.confirmation.seeds
+    )
+    barred += "".join(f" {m.name} breaks constraints: {'; '.join(m.violates)}." for m in mixtures if m.violates)
     text = (
         "Fresh proxies at equal tokens, on the half of each target that the search never saw. Ticks are single seeds. "
-        f"{search.confirmation.method}.{_joint_in_words(search)}{broken}"
+        f"{search.confirmation.method}.{_joint_in_words(search)}{barred}"
     )
     return Section("confirmation", "Confirmation", text, figures.confirmation(panels), tables)
+
+
+def _noise_in_words(search: SearchResult) -> str:
+    """What chance does to a proxy's loss, and what more proxies would be worth."""
+    sentences = [worth_in_words(search.more)]
+    if search.noise is not None:
+        sentences.insert(0, noise_in_words(search.noise, search.confirmation.seeds))
+    return "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
 
 
 def _joint_in_words(search: SearchResult) -> str:

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
-from quadmix.engine.base import Engine
+from quadmix.engine.base import Engine, SchedulesGpus
 from quadmix.errors import BudgetError, ConfigError
-from quadmix.hashing import seed_for
+from quadmix.hashing import fingerprint, seed_for
 from quadmix.progress import Progress
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form
 from quadmix.search.journal import Journal
-from quadmix.search.learning import QUALITY_DOCS, Trained, feature_sets, learn
+from quadmix.search.learning import QUALITY_DOCS, Believed, Trained, believe, feature_sets, learn
+from quadmix.search.noise import measure_noise, noise_in_words, prior_of
 from quadmix.search.objective import Objective
 from quadmix.search.pareto import non_dominated, spread_out
 from quadmix.search.proposals import buildable, params_of, predicted_by_name, proposal, propose, theta_by_name
@@ -34,13 +35,15 @@ from quadmix.search.result import (
     ConstraintFact,
     CrossValidation,
     FrontPoint,
+    Noise,
     Proposal,
     SearchResult,
     Tally,
     TargetFacts,
     Trial,
+    Worth,
 )
-from quadmix.search.rounds import NextRound, Tried
+from quadmix.search.rounds import Known, NextRound, Tried
 from quadmix.search.screening import (
     PredictFinalists,
     ScreenChunk,
@@ -50,8 +53,10 @@ from quadmix.search.screening import (
     finalists,
     fronts,
 )
+from quadmix.search.stopping import MORE, worth_in_words, worth_of_more
 from quadmix.search.trial_files import LOSSES_FILE, MIXTURES_FILE, trials_csv
 from quadmix.search.trials import draw_theta
+from quadmix.search.warm_start import Earlier
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.confirming import confirmation_jobs, confirmed, contestants
 from quadmix.stages.constraining import Constraints, constraints_of
@@ -61,15 +66,18 @@ from quadmix.stages.records import (
     commit,
     file_entry,
     find,
+    record_digest,
     stage_fingerprint,
     write_atomically,
 )
+from quadmix.stages.repeating import by_mixture, repeats
 from quadmix.stages.search_inputs import Prepared, checked, prepare, swarm_parts
 from quadmix.stages.swarm import Outcome, ProxyJob, run_jobs
+from quadmix.stages.warm_starting import DOMAINS_FILE, RESULT_FILE, domain_facts, earlier_trials, sources
 
 STAGE = "search"
-RESULT_FILE = "result.json"
 _FINALISTS_PER_TASK = 100
+_SHOWN_FAILURES = 3
 
 Floats = NDArray[np.float64]
 
@@ -86,17 +94,25 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         **shared,
         "config.mixture.space": config.mixture.space.model_dump_json(),
         "config.mixture.constraints": config.mixture.constraints.model_dump_json(),
-        "config.search": settings.model_dump_json(exclude={"trials_per_task"}),
+        "config.search": settings.model_dump_json(exclude={"trials_per_task", "warm_start"}),
     }
+    warm = sources(config, settings)
+    if warm:
+        parts["warm_start"] = fingerprint(*(record_digest(source.record) for source in warm))
     reuse = find(root, STAGE, parts)
     progress.say(reuse.why)
     record = reuse.record
     if record is None:
         constraints = constraints_of(config, annotated.summary)
+        if isinstance(engine, SchedulesGpus):
+            engine.require_gpus(STAGE)
         directory = begin(root, STAGE, parts)
         swarm_directory = begin(root, "swarm", shared)
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
-        result = _Run(config, settings, engine, progress, annotated, prepared, constraints).result()
+        facts = domain_facts(config, annotated.summary, prepared.sample.whole_quality)
+        earlier = earlier_trials(warm, parts, facts, list(prepared.facts))
+        result = _Run(config, settings, engine, progress, annotated, prepared, constraints, earlier).result()
+        write_atomically(directory / DOMAINS_FILE, facts)
         write_atomically(directory / RESULT_FILE, result.to_json())
         mixtures, losses = trials_csv(result.trials, result.domains, list(result.targets))
         write_atomically(directory / MIXTURES_FILE, mixtures)
@@ -105,8 +121,12 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
             STAGE,
             stage_fingerprint(STAGE, parts),
             parts,
-            tuple(
-                file_entry(directory, name, len(result.trials)) for name in (RESULT_FILE, MIXTURES_FILE, LOSSES_FILE)
+            (
+                *(
+                    file_entry(directory, name, len(result.trials))
+                    for name in (RESULT_FILE, MIXTURES_FILE, LOSSES_FILE)
+                ),
+                file_entry(directory, DOMAINS_FILE, len(result.domains)),
             ),
             {
                 "verdict": result.confirmation.verdict,
@@ -127,8 +147,10 @@ def load_result(root: Path, record: StageRecord) -> SearchResult:
 
 
 def _round_sizes(settings: SearchConfig) -> list[int]:
-    """Trials of every round: as equal as can be, larger ones first."""
-    return [len(part) for part in np.array_split(np.arange(settings.trials), settings.rounds)]
+    """Trials of every round: half of them are drawn blindly, the later rounds share the rest."""
+    later = settings.rounds - 1
+    rest = settings.trials // 2 if later else 0
+    return [settings.trials - rest, *(len(part) for part in np.array_split(np.arange(rest), later or 1) if len(part))]
 
 
 class _Run:
@@ -143,6 +165,7 @@ class _Run:
         annotated: Annotated,
         prepared: Prepared,
         constraints: Constraints,
+        earlier: Sequence[Earlier],
     ) -> None:
         self.config, self.settings, self.engine, self.progress = config, settings, engine, progress
         self.summary, self.prepared, self.mixture = annotated.summary, prepared, config.mixture
@@ -150,19 +173,25 @@ class _Run:
         self.space: ParamSpace = constraints.space
         self.constraints = constraints
         self.limits = constraints.active
+        self.earlier = earlier
         weights = {name: fact.weight for name, fact in prepared.facts.items()}
         self.objective = Objective(weights, settings.objective_rule)
         self.targets = self.objective.targets
+        self.points: dict[str, Floats] = {}  # of the cube of draws, by trial
         self.journal = Journal(prepared.directory / "journal.jsonl")
         if self.journal.damaged:
             progress.say(f"search: {self.journal.damaged} damaged lines of the journal are ignored and done again")
 
     def result(self) -> SearchResult:
-        trials = self.swarm()
+        trials, noise = self.swarm()
         usable = [trial for trial in trials if trial.kind == "theta" and trial.losses is not None]
         if len(usable) < LEAST_TRIALS:
             self.too_few(len(usable), [trial.error for trial in trials])
-        models, validation = self.learn(usable)
+        if noise is not None:
+            self.progress.say(f"search: {noise_in_words(noise, self.settings.confirm.seeds)}")
+        models, validation = self.learn(usable, noise)
+        more = self.more(usable, noise)
+        self.progress.say(f"search: {worth_in_words(more)}")
         proposals, tally, front, constraints, prices = self.propose(models, usable)
         confirmation = self.confirm(proposals, trials)
         self.progress.say(f"search: {confirmation.verdict}")
@@ -186,10 +215,13 @@ class _Run:
             constraints=constraints,
             prices=prices,
             pareto=front,
+            noise=noise,
+            more=more,
         )
 
-    def swarm(self) -> list[Trial]:
-        """Train the thetas of Algorithm 1 and the baselines; then, round by round, the thetas that promise most."""
+    def swarm(self) -> tuple[list[Trial], Noise | None]:
+        """Train the thetas of Algorithm 1, the baselines and repeats under fresh seeds, which tell the noise; then,
+        round by round, the thetas that promise most."""
         sample, task, seed = self.prepared.sample, self.prepared.task, self.config.seed
         scaled = self.mixture.model_copy(update={"budget": task.budget})
         base = seed_for(seed, "swarm")
@@ -206,8 +238,10 @@ class _Run:
             ProxyJob(self.settings.trials + place, name, kind, "search", base, criterion=criterion)
             for place, (name, kind, criterion) in enumerate(self.baselines())
         ]
-        outcomes = self.train([*jobs, *baselines], "search: training proxies")
-        trained, baselines_trained = outcomes[:first], outcomes[first:]
+        repeated = repeats([baselines[0], *jobs], self.settings.noise, base)
+        outcomes = self.train([*jobs, *baselines, *repeated], "search: training proxies")
+        trained, rest = outcomes[:first], outcomes[first:]
+        baselines_trained, again = rest[: len(baselines)], rest[len(baselines) :]
         if self.objective.rule == "worst":
             self.objective = self.objective.against(self.natural_losses(baselines, baselines_trained))
         for number, size in enumerate(later, start=2):
@@ -219,10 +253,33 @@ class _Run:
                 points.append(point[None])
             trained += self.train(jobs[len(trained) :], f"search: training proxies, round {number} of {len(later) + 1}")
         attempts += [1] * len(baselines)
-        return [
+        self.points = {job.name: point for job, point in zip(jobs, points, strict=True)}
+        trials = [
             self.trial(job, tries, outcome)
             for job, tries, outcome in zip([*jobs, *baselines], attempts, [*trained, *baselines_trained], strict=True)
         ]
+        own = [baselines_trained[0], *trained[:first]]
+        return trials, measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
+
+    def more(self, usable: Sequence[Trial], noise: Noise | None) -> Worth:
+        """What the next trials would be worth: Algorithm 1's next draws, or what the next round would choose."""
+        full, cheap = self.feature_sets
+        asking = NextRound(self.space, self.mixture, self.summary.tokens, cheap, full, self.quality)
+        made = [trial.mixture for trial in usable if trial.mixture]
+        tried = Tried(
+            np.concatenate([self.points[trial.name] for trial in usable]),
+            Mixtures.of_names(made, self.domains, self.criteria),
+            np.array([trial.joint for trial in usable], dtype=np.float64),
+        )
+        seed = seed_for(self.config.seed, "more")
+        if self.settings.rounds > 1:
+            cube = asking.choose(tried, MORE, seed)[0]
+        else:
+            indices = range(self.settings.trials, self.settings.trials + MORE)
+            tokens, own = self.summary.tokens, self.config.seed
+            drawn = [draw_theta(self.space, index, own, tokens, self.mixture).params.cube for index in indices]
+            cube = np.concatenate([point for point in drawn if point is not None])
+        return worth_of_more(asking, tried, cube, seed, noise=prior_of(noise, JOINT), limits=self.limits)
 
     def next_round(
         self, points: Sequence[Floats], outcomes: Sequence[Outcome], n: int, number: int, mixture: MixtureConfig
@@ -239,12 +296,32 @@ class _Run:
         )
         full, cheap = self.feature_sets
         asking = NextRound(self.space, mixture, self.prepared.sample.tokens_by_domain, cheap, full, self.quality)
-        cube, expected = asking.choose(tried, n, seed_for(self.config.seed, "round", number))
+        losses = np.array([[(outcomes[index].losses or {})[name] for name in self.targets] for index in kept])
+        warm = self.believe(Trained(mixtures, [], losses))
+        known = None
+        if warm is not None:
+            known = Known(
+                Mixtures.of_names(warm.mixtures, self.domains, self.criteria), self.objective.joint(warm.losses)
+            )
+        cube, expected = asking.choose(tried, n, seed_for(self.config.seed, "round", number), earlier=known)
         self.progress.say(
             f"search: round {number}: {len(cube)} mixtures by expected improvement after {len(kept)} trials; loss "
             f"{float(expected.min()):.3f} to {float(expected.max()):.3f} expected, {float(tried.joint.min()):.3f} seen"
         )
         return cube
+
+    def believe(self, trained: Trained) -> Believed | None:
+        """The trials of earlier searches that help to predict these."""
+        if not self.earlier:
+            return None
+        found, verdicts = believe(self.earlier, trained, self.feature_sets[0], self.targets, self.config.seed)
+        for one, verdict in zip(self.earlier, verdicts, strict=True):
+            self.progress.say(
+                f"search: {len(one.mixtures)} trials of {one.name} are {'used' if verdict.helps else 'left out'}: "
+                f"held-out error {verdict.together:.3f} with them, {verdict.alone:.3f} without; "
+                f"shifted by {', '.join(f'{shift:+.3f}' for shift in verdict.shift)} nats"
+            )
+        return found
 
     def too_few(self, finished: int, errors: Sequence[str | None]) -> NoReturn:
         reasons = sorted({error for error in errors if error})
@@ -280,9 +357,16 @@ class _Run:
 
     def train(self, jobs: Sequence[ProxyJob], label: str) -> list[Outcome]:
         per_task = self.settings.trials_per_task
-        return run_jobs(
+        outcomes = run_jobs(
             self.engine, self.progress, self.prepared.task, jobs, self.journal, per_task=per_task, label=label
         )
+        failed = [(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.losses is None]
+        if failed:
+            shown = "; ".join(f"{job.name}: {outcome.error}" for job, outcome in failed[:_SHOWN_FAILURES])
+            more = len(failed) - _SHOWN_FAILURES
+            others = f"; and {more} more" if more > 0 else ""
+            self.progress.say(f"{label}: {len(failed)} of {len(jobs)} failed and count for nothing ({shown}{others})")
+        return outcomes
 
     def trial(self, job: ProxyJob, attempts: int, outcome: Outcome) -> Trial:
         return Trial(
@@ -302,7 +386,7 @@ class _Run:
     def joint(self, losses: Mapping[str, float] | None) -> float | None:
         return None if losses is None else self.objective.of(losses)
 
-    def learn(self, usable: Sequence[Trial]) -> tuple[SearchModels, CrossValidation]:
+    def learn(self, usable: Sequence[Trial], noise: Noise | None) -> tuple[SearchModels, CrossValidation]:
         """Fit the regressors on all finished thetas, and say how well they rank held-out ones."""
         trained = Trained(
             [trial.mixture for trial in usable if trial.mixture],
@@ -310,7 +394,16 @@ class _Run:
             np.array([[(trial.losses or {})[name] for name in self.targets] for trial in usable]),
         )
         chosen = self.settings.regressor
-        models, validation = learn(chosen, self.objective, self.feature_sets, trained, self.quality, self.config.seed)
+        models, validation = learn(
+            chosen,
+            self.objective,
+            self.feature_sets,
+            trained,
+            self.quality,
+            self.config.seed,
+            noise,
+            self.believe(trained),
+        )
         for name in (*self.targets, JOINT):
             found, control = validation.scores[name], validation.permuted[name]
             self.progress.say(

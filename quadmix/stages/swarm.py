@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from quadmix.config import MixtureConfig, ProxyConfig
 from quadmix.core.budget import whole_shares
 from quadmix.engine.base import Engine
+from quadmix.engine.gpus import assigned_gpus
 from quadmix.errors import BudgetError
 from quadmix.hashing import fingerprint, seed_for, uniform
 from quadmix.progress import Progress
@@ -88,6 +89,7 @@ class TrainJobs:
     mixture: MixtureConfig
     budget: int
     tokens: int
+    uses_gpu: ClassVar[bool] = True
 
     def __call__(self, group: tuple[ProxyJob, ...]) -> tuple[dict[str, Any], ...]:
         return tuple(self._one(job) for job in group)
@@ -121,6 +123,7 @@ class TrainJobs:
             segments=self.pool.segments,
             eval_sets=tuple((target, path) for half, target, path in self.eval_sets if half == job.half),
             documents=_given,
+            gpus=assigned_gpus(),
         )
         trial = ProxyTrial(job.index, in_pool_order, seed_for(job.seed, "init"), seed_for(job.seed, "order"))
         result = train((trial,))[0].result

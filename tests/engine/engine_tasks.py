@@ -30,6 +30,19 @@ class Where:
 
 
 @dataclass(frozen=True)
+class SleepUnless:
+    """One item at once, the others after a while."""
+
+    quick: int
+    seconds: float
+
+    def __call__(self, item: int) -> int:
+        if item != self.quick:
+            time.sleep(self.seconds)
+        return item
+
+
+@dataclass(frozen=True)
 class DieFirst:
     """Ends its process without a word on the first `deaths` attempts of the chosen items."""
 

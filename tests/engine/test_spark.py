@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,18 @@ def test_the_bytes_that_reach_the_driver_are_counted(spark_engine: Any) -> None:
     before = spark_engine.result_bytes
     list(spark_engine.map(tasks.Payload(2000), range(10), label="bytes"))
     assert 10 * 2000 <= spark_engine.result_bytes - before <= 10 * 2100
+
+
+@pytest.mark.spark
+def test_what_nobody_waits_for_is_cancelled(spark_engine: Any) -> None:
+    """Leaving a pass early ends the tasks that run, however long they would take."""
+    tracker = spark_engine.session.sparkContext._jsc.sc().statusTracker()
+    passing = spark_engine.map(tasks.SleepUnless(0, 300.0), range(3), label="sleep")
+    assert next(passing) == (0, 0)
+    started = time.monotonic()
+    passing.close()
+    assert time.monotonic() - started < 200
+    assert list(tracker.getActiveJobIds()) == []
 
 
 @pytest.mark.spark

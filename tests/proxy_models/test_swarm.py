@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from proxy_models.data import EvalSet, TokenPool, write_segment
 from proxy_models.swarm import TrainGroup, Trial, pick_device
 from proxy_models.train import train_proxy
 from quadmix.config import ProxyConfig
+from quadmix.errors import EnvironmentFault
 from quadmix.hashing import doc_hash
 
 CONFIG = ProxyConfig(preset="custom", d_model=16, layers=1, heads=2, d_ff=32, seq_len=16, batch=4)
@@ -64,3 +65,26 @@ def test_gpus_are_taken_in_turn_when_there_are_any(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(swarm, "train_proxy", lambda *_, device, **__: used.append(device))
     group((Trial(7, 2, 1, 1),))
     assert used == ["cuda:1"]
+
+
+def test_a_gpu_that_the_scheduler_gave_is_the_one_that_is_used(
+    monkeypatch: pytest.MonkeyPatch, group: TrainGroup
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [pick_device(index, ("2",)) for index in range(3)] == ["cuda:2"] * 3
+    assert [pick_device(index, ("3", "1")) for index in range(3)] == ["cuda:3", "cuda:1", "cuda:3"]
+    used = []
+    monkeypatch.setattr(swarm, "train_proxy", lambda *_, device, **__: used.append(device))
+    replace(group, gpus=("3",))((Trial(7, 2, 1, 1), Trial(8, 2, 1, 1)))
+    assert used == ["cuda:3", "cuda:3"]
+
+
+@pytest.mark.parametrize(("seen", "address"), [(0, "0"), (2, "2"), (8, "GPU-5a6f")])
+def test_a_gpu_that_torch_does_not_see_is_an_error_and_not_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, seen: int, address: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    with pytest.raises(EnvironmentFault, match=rf"GPU address '{address}', wanted one of the {seen} CUDA devices"):
+        pick_device(0, (address,))

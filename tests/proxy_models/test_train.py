@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from proxy_models import train
 from proxy_models.data import EvalSet
+from proxy_models.gradients import ROWWISE
 from proxy_models.model import Decoder
 from proxy_models.optimiser import orthogonalise
-from proxy_models.train import batches_of, evaluate, frequencies, rows_of, schedule, train_proxy
+from proxy_models.train import backward, batches_of, evaluate, frequencies, rows_of, schedule, train_proxy
 from quadmix.config import ProxyConfig
 from quadmix.errors import InputError
 
@@ -72,6 +74,25 @@ def test_large_batches_add_up_to_the_same_steps(monkeypatch: pytest.MonkeyPatch)
     assert pieces.tokens_seen == whole.tokens_seen
 
 
+@pytest.mark.parametrize("vocab", [VOCAB, ROWWISE + 50])
+def test_gradients_are_those_of_autograd_on_the_whole_model(vocab: int) -> None:
+    model = Decoder(CONFIG, vocab, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        model.frequency.copy_(torch.rand(vocab, generator=generator) + 0.1)
+    tokens = torch.randint(0, vocab, (5, CONFIG.seq_len + 1), generator=generator)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    plain = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    wanted = torch.autograd.grad(plain, list(model.parameters()))
+    parts = [backward(model, inputs[:2], targets[:2], 2 / 5), backward(model, inputs[2:], targets[2:], 3 / 5)]
+    assert float(sum(parts)) == pytest.approx(plain.item(), rel=1e-5)
+    for parameter, reference in zip(model.parameters(), wanted, strict=True):
+        assert parameter.grad is not None
+        assert float((parameter.grad - reference).abs().max()) < 1e-5 * float(reference.abs().max())
+
+
 def test_every_token_but_the_first_is_a_target_once() -> None:
     inputs, targets = rows_of(np.arange(50, dtype=np.uint16), 16, 64)
     assert targets.flatten().tolist() == list(range(1, 49))
@@ -96,9 +117,10 @@ def test_frequencies_count_the_training_targets() -> None:
 def test_a_loss_that_is_not_finite_is_a_failed_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = train.head_loss, []
 
-    def broken(*arguments: torch.Tensor) -> torch.Tensor:
+    def broken(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append(1)
-        return real(*arguments) * (float("nan") if len(calls) == 10 else 1.0)
+        loss, gradient = real(*arguments)
+        return loss * (float("nan") if len(calls) == 10 else 1.0), gradient
 
     monkeypatch.setattr(train, "head_loss", broken)
     result = train_proxy(CONFIG, VOCAB, words(2000), init_seed=0, order_seed=0, eval_sets=TARGETS)

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from quadmix.config import MixtureConfig
 from quadmix.core.param_space import ParamSpace, draw_cube, params_from_cube
-from quadmix.search.acquisition import candidates, choose_batch, expected_improvement, fit_belief
+from quadmix.search.acquisition import averages_of_best, candidates, choose_batch, expected_improvement, fit_belief
 from quadmix.search.features import FeatureSet
 from quadmix.search.screening import screen
 
@@ -56,6 +56,19 @@ def test_candidates_are_fresh_draws_and_steps_from_the_best() -> None:
     nearest = np.abs(points[:, None] - around[None]).mean(axis=2).min(axis=1)
     assert nearest[300:].mean() < 0.1 < nearest[:300].mean()
     assert np.array_equal(candidates(SPACE, 8, 4, np.zeros((0, SPACE.dim))), draw_cube(SPACE, 8, _fresh_seed()))
+
+
+def test_averages_are_means_of_ten_of_the_forty_best() -> None:
+    ordered = np.eye(60)
+    found = averages_of_best(ordered, 500, 3)
+    assert found.shape == (500, 60)
+    assert (np.count_nonzero(found, axis=1) == 10).all()
+    assert found[found > 0] == pytest.approx(0.1)
+    used = np.count_nonzero(found, axis=0)
+    assert not used[40:].any()
+    assert used[:40].min() > 80  # 125 each, were they all alike
+    assert len(np.unique(found, axis=0)) == 500
+    assert np.array_equal(averages_of_best(ordered[:4], 2, 3)[0, :4], np.full(4, 0.25))  # fewer than ten: all of them
 
 
 def _fresh_seed() -> int:

@@ -117,7 +117,7 @@ def test_names_bring_a_mixture_back_whatever_the_order_of_domains(seed: int) -> 
     assert np.array_equal(turned.quality[0, ::-1], mixtures.quality[0])
 
 
-@pytest.mark.parametrize(("kind", "columns"), [("realised", 12), ("screening", 6), ("theta", 18)])
+@pytest.mark.parametrize(("kind", "columns"), [("realised", 14), ("screening", 6), ("theta", 18)])
 def test_feature_names_and_columns_agree(kind: str, columns: int) -> None:
     features = FeatureSet(kind, DOMAINS, CRITERIA)
     rng = np.random.default_rng(0)
@@ -129,3 +129,21 @@ def test_feature_names_and_columns_agree(kind: str, columns: int) -> None:
     where = features.names.index("cutoff:b" if kind == "theta" else "repeats:b")
     wanted = params.cutoff[:, 1] if kind == "theta" else mixtures.repeats[:, 1]
     assert np.array_equal(matrix[:, where], wanted)
+
+
+def test_pooled_qualities_are_the_whole_mixtures_and_lifts_add_up_to_them() -> None:
+    pool = Pool(300, 4)
+    mixture = MixtureConfig(criteria=CRITERIA, budget=int(pool.summary.tokens.sum() // 4))
+    found = closed_form(sample_params(ParamSpace(3, 2), 6, 1), pool.summary.tokens, mixture)
+    sample = QualitySample.of(pool.domain, pool.n_tokens, pool.normalised, 3)
+    mixtures = with_quality(found, sample, 4)
+    features = FeatureSet("realised", DOMAINS, CRITERIA)
+    matrix = features.matrix(mixtures, None)
+    assert mixtures.quality is not None
+    for row, (share, quality) in enumerate(zip(mixtures.share, mixtures.quality, strict=True)):
+        for n, criterion in enumerate(CRITERIA):
+            whole = sum(share[m] * quality[m, n] for m in range(3))
+            lifts = [matrix[row, features.names.index(f"lift:{domain}:{criterion}")] for domain in DOMAINS]
+            assert matrix[row, features.names.index(f"quality:{criterion}")] == pytest.approx(whole)
+            assert 0.5 + sum(lifts) == pytest.approx(whole)
+            assert lifts[2] == pytest.approx(share[2] * (quality[2, n] - 0.5))

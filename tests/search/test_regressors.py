@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +19,10 @@ from benchmarks.regressors import REGMIX, SPEARMAN, Swarm, bars_missed, mean_of,
 from quadmix.search import regressors
 from quadmix.search.cross_validation import cross_validate, scores
 from quadmix.search.objective import Objective
-from quadmix.search.regressors import REGRESSORS, fit_screening, fit_targets, make_regressor
+from quadmix.search.regressors import REGRESSORS, TargetModels, fit_screening, fit_targets, make_regressor
 from quadmix.search.result import JOINT
 
+ROOT = str(Path(__file__).resolve().parents[2])
 COLUMNS = tuple(f"share:{name}" for name in "abcdef")
 
 
@@ -71,6 +76,35 @@ def test_the_same_rows_give_the_same_bits_also_after_pickling(kind: str, preset:
     for a, b in zip(first.predict_interval(features), second.predict_interval(features), strict=True):
         assert np.array_equal(a, b)
     assert np.ptp(first.predict(features)[:, 0]) > 0.5
+
+
+@pytest.mark.parametrize("kind", ["gaussian_process", "auto"])
+def test_bits_do_not_depend_on_memory_layout_or_on_what_a_process_did_before(kind: str, tmp_path: Path) -> None:
+    features, losses = _swarm(128)
+    here = fit_targets(["a", "b"], features, losses, kind, columns=COLUMNS)
+    turned = fit_targets(["a", "b"], np.asfortranarray(features), np.asfortranarray(losses), kind, columns=COLUMNS)
+    assert _bits(*_predictions(turned, np.asfortranarray(features))) == _bits(*_predictions(here, features))
+    # scipy's linear algebra comes with threads of its own, and is loaded by the first fit of a fresh process
+    for name, values in (("features", features), ("losses", losses)):
+        np.save(tmp_path / f"{name}.npy", values)
+    program = (
+        "import numpy as np\n"
+        "from quadmix.search.regressors import fit_targets\n"
+        "features, losses = np.load('features.npy'), np.load('losses.npy')\n"
+        f"models = fit_targets(['a', 'b'], features, losses, {kind!r}, columns={COLUMNS!r})\n"
+        "for name, part in zip('abc', (models.predict(features), *models.predict_interval(features))):\n"
+        "    np.save(f'{name}.npy', part)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ROOT})
+    assert _bits(*(np.load(tmp_path / f"{name}.npy") for name in "abc")) == _bits(*_predictions(here, features))
+
+
+def _predictions(models: TargetModels, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    return models.predict(features), *models.predict_interval(features)
+
+
+def _bits(*parts: NDArray[np.float64]) -> list[bytes]:
+    return [np.ascontiguousarray(part).tobytes() for part in parts]
 
 
 @pytest.mark.parametrize("kind", REGRESSORS)

@@ -184,10 +184,17 @@ def test_losses_come_back_and_the_next_round_is_by_acquisition(asked: Path, tmp_
     assert (out / "losses.csv").read_bytes() == kept
     done = tell(asked / "run.yaml", out)
     assert done.code == 0, done.err
-    for said in ("10 new losses", "held out, joint: Spearman", "no fresh proxies confirmed it", "select.theta_file="):
+    for said in (
+        "10 new losses",
+        "held out, joint: Spearman",
+        "no fresh proxies confirmed it",
+        "select.theta_file=",
+    ):
         assert said in done.err
+    assert "16 more trials would be worth" in done.err
     result = json.loads((out / "result.json").read_text())
     assert result["confirmed"] is False
+    assert result["more"]["low"] <= result["more"]["mean"] <= result["more"]["high"]
     assert [one["origin"] for one in result["proposals"]] == ["average", "argmin", "best_observed"]
     again = tell(asked / "run.yaml", out)
     assert again.code == 0

@@ -56,6 +56,8 @@ def test_units_documents_and_proxies_are_those_of_the_real_run(whole_run: WholeR
     assert (estimate.documents, estimate.tokens) == (898, record.summary["ok_tokens"])
     search = whole_run.search
     trained = len(search.trials) + len(search.confirmation.mixtures) * search.confirmation.seeds
+    assert search.noise is not None
+    trained += search.noise.mixtures * (search.noise.seeds - 1)
     assert estimate.proxies == trained
     assert estimate.proxy_tokens == trained * search.tokens_per_trial
     assert estimate.problems == ()
@@ -131,7 +133,7 @@ def test_more_work_is_estimated_as_more_time(whole_run: WholeRun) -> None:
         make_estimate(read_config(whole_run.config, [f"search.trials={trials}"])).seconds["search"]
         for trials in (8, 800)
     )
-    assert 10 < many / few < 60  # 24 and 816 proxies
+    assert 10 < many / few < 60  # 30 and 822 proxies
 
 
 def test_the_pool_that_the_estimates_are_held_to_is_the_shipped_one() -> None:

@@ -85,6 +85,7 @@ def config_for(
         "finalists": 60,
         "proxy": {"preset": "custom", "d_model": 16, "layers": 1, "heads": 2, "d_ff": 32, "seq_len": 64, "batch": 32},
         "confirm": {"seeds": 3, "rivals": ["topk"]},
+        "noise": {"mixtures": 2, "seeds": 0},
         **search_section,
     }
     howto = {"name": "howto", "path": str(EXAMPLES / "targets" / "howto.jsonl.zst"), "max_docs": 60}
@@ -202,6 +203,25 @@ def test_a_rerun_trains_nothing_and_a_longer_swarm_only_what_is_new(folder: Path
     # top-k's three confirmation proxies are known, the new proposal's are not
     assert engine.trained == [f"trial-{TRIALS:05d}", "quadmix", "quadmix", "quadmix"]
     assert [t.losses for t in longer.trials[:TRIALS]] == [t.losses for t in finished.trials[:TRIALS]]
+
+
+def test_trials_that_are_trained_again_tell_the_noise_and_change_no_other_trial(
+    folder: Path, finished: SearchResult
+) -> None:
+    engine, said = SerialEngine(), io.StringIO()
+    shutil.copytree(folder / "whole", folder / "noisy")
+    found = run(folder, "noisy", engine, noise={"mixtures": 4, "seeds": 1}, to=said)
+    assert engine.trained[:4] == [f"{name}-again-0" for name in ("natural", *(f"trial-{i:05d}" for i in range(3)))]
+    assert finished.noise is None
+    assert found.noise is not None
+    assert (found.noise.mixtures, found.noise.seeds, found.noise.freedom) == (4, 2, 3)
+    assert all(0 < found.noise.low[name] < found.noise.paired[name] for name in (JOINT, "howto"))
+    assert found.noise.paired[JOINT] == pytest.approx(found.noise.paired["howto"])  # the only target
+    assert [trial.losses for trial in found.trials] == [trial.losses for trial in finished.trials]
+    assert found.more.trials == 16
+    assert found.more.low <= found.more.mean <= found.more.high
+    assert "nats of noise between mixtures of one seed" in said.getvalue()
+    assert "16 more trials would be worth" in said.getvalue()
 
 
 def test_a_second_round_goes_where_losses_promise_most_and_resumes_to_the_same_bits(folder: Path) -> None:
@@ -354,3 +374,22 @@ def _run_and_die(folder: Path, lines: int) -> None:
 
 if __name__ == "__main__":
     _run_and_die(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+def test_an_earlier_search_warms_a_later_one_and_another_one_is_refused(folder: Path, finished: SearchResult) -> None:
+    warm = {"trials": 12, "warm_start": [str(folder / "whole")]}
+    said = io.StringIO()
+    found = run(folder, "warm", to=said, **warm)
+    assert f"trials of {folder / 'whole'} are " in said.getvalue()
+    alone = run(folder, "cold", trials=12)
+    assert [trial.losses for trial in found.trials] == [trial.losses for trial in alone.trials]
+    assert found.cross_validation == alone.cross_validation  # held-out scores know nothing of earlier trials
+    again = SerialEngine()
+    assert run(folder, "warm", again, **warm).to_json() == found.to_json()
+    assert again.trained == []
+    with pytest.raises(ConfigError, match=r"another search\.tokens_per_trial"):
+        run(folder, "other", tokens_per_trial=19_000, trials=12, warm_start=warm["warm_start"])
+    with pytest.raises(ConfigError, match="holds no finished search"):
+        run(folder, "other", trials=12, warm_start=[str(folder / "base")])
+    with pytest.raises(ConfigError, match="own output"):
+        run(folder, "warm", trials=12, warm_start=[str(folder / "warm")])

@@ -1,0 +1,143 @@
+"""What more trials would be worth: by how much the proposal's true loss is expected to fall, and how sure that is.
+
+A Gaussian process on the joint loss says what is believed now. The next trials' thetas are known (they are drawn or
+chosen like those before), so their losses can be imagined from the belief, noise included; each imagined outcome moves
+the belief, and the mixture that is then believed best replaces the one that is believed best now. The gain is the
+true loss of the old one minus that of the new one, drawn from what is still unknown after the outcome. Its mean is the
+knowledge gradient of the batch (Frazier et al., INFORMS J. Computing 21(4), 2009, for normal beliefs that are
+correlated); its quantiles say that a batch may also mislead.
+
+The update is linear in the outcome: with S the belief's covariance of offered and asked mixtures and L the Cholesky
+factor of the asked ones' with noise, means move by S L^-T z, z standard normal. So an imagined outcome costs one
+product; lengthscales are not fitted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.core.param_space import params_from_cube
+from quadmix.hashing import hash_words, uniform
+from quadmix.one_thread import one_blas_thread
+from quadmix.search.acquisition import candidates
+from quadmix.search.constraints import Limits
+from quadmix.search.features import closed_form, with_quality
+from quadmix.search.gaussian_process import Fitted, GaussianProcess
+from quadmix.search.noise import NoisePrior
+from quadmix.search.result import Worth
+from quadmix.search.rounds import NextRound, Tried, best_points
+from quadmix.search.screening import screen
+
+Floats = NDArray[np.float64]
+
+MORE = 16  # trials that the worth is told for
+_IMAGINED = 4_000
+_OFFERED = 300  # mixtures that may become the proposal: mean qualities cost milliseconds each
+_DIGITS = 6  # nats; a Gaussian process' last bits depend on how arrays lie in memory
+
+
+def worth_of_more(
+    asking: NextRound,
+    tried: Tried,
+    more: Floats,
+    seed: int,
+    *,
+    noise: NoisePrior | None = None,
+    limits: Limits | None = None,
+) -> Worth:
+    """Of trials at the points `more` (m, dim) of the cube, given those in `tried`. asking: the pool and the features;
+    noise: of the joint loss, where it was measured; limits: that a proposal has to keep."""
+    with one_blas_thread():
+        cube = _offered(asking, tried, seed, noise, limits)
+        if not len(cube):  # no candidate keeps the limits: there is nothing that a trial could improve
+            return Worth(len(more), 0.0, 0.0, 0.0)
+        known = asking.full.matrix(tried.mixtures, params_from_cube(asking.space, tried.cube))
+        belief = _fit(known, tried.joint, asking.full.names, noise)
+        gains = imagined_gains(belief, _expected(asking, cube, limits), _expected(asking, more, None), seed)
+    low, high = np.quantile(gains, (0.05, 0.95))
+    return Worth(len(more), *(round(float(value), _DIGITS) for value in (gains.mean(), low, high)))
+
+
+def worth_in_words(worth: Worth) -> str:
+    """One sentence for the log and the report."""
+    return (
+        f"{worth.trials} more trials would be worth a joint loss of the proposal lower by {worth.mean:.4f} (90 %: "
+        f"{worth.low:+.4f} to {worth.high:+.4f})"
+    )
+
+
+def imagined_gains(belief: Fitted, offered: Floats, asked: Floats, seed: int) -> Floats:
+    """(4000,) nats by which imagined outcomes of `asked` (m, f) lower the true loss of the best of `offered` (k, f)."""
+    from scipy.linalg import solve_triangular
+
+    mean = belief.predict(offered)
+    shared = posterior(belief, offered, asked)
+    outcome = posterior(belief, asked, asked)
+    outcome[np.diag_indices_from(outcome)] += belief.noise * belief.scale**2 + 1e-12
+    factor = np.linalg.cholesky(outcome)
+    moves = solve_triangular(factor, shared.T, lower=True).T  # (k, m)
+    now = int(np.argmin(mean))
+    draws = normal((_IMAGINED, len(asked) + 1), seed)
+    after = mean + draws[:, :-1] @ moves.T
+    then = after.argmin(axis=1)
+    told = after[:, now] - after[np.arange(_IMAGINED), then]
+    # what stays unknown of the difference between the old and the new mixture
+    own = posterior(belief, offered, offered[now : now + 1])[:, 0] - moves @ moves[now]
+    left = posterior_variance(belief, offered) - np.sum(moves**2, axis=1) + own[now] - 2.0 * own
+    unknown = np.sqrt(np.maximum(left[then], 0.0)) * (then != now)
+    return np.asarray(told + unknown * draws[:, -1])
+
+
+def posterior(belief: Fitted, left: Floats, right: Floats) -> Floats:
+    """(k, m) covariance of the true losses of mixtures (k, f) and (m, f), in squared nats."""
+    from scipy.linalg import solve_triangular
+
+    first, second = (solve_triangular(belief.factor, belief.covariance(rows), lower=True) for rows in (left, right))
+    return np.asarray((belief.covariance(left, right) - first.T @ second) * belief.scale**2)
+
+
+def posterior_variance(belief: Fitted, features: Floats) -> Floats:
+    """(k,) variance of the true losses, in squared nats."""
+    return np.asarray(np.maximum(belief.predict_std(features) ** 2 - belief.noise * belief.scale**2, 0.0))
+
+
+def normal(shape: tuple[int, int], seed: int) -> Floats:
+    """Standard normal draws that are a function of the seed alone."""
+    from scipy.special import ndtri
+
+    words = hash_words(np.arange(shape[0] * shape[1], dtype=np.uint64), seed)
+    return np.asarray(ndtri(uniform(words, seed, "imagined"))).reshape(shape)
+
+
+def _offered(asking: NextRound, tried: Tried, seed: int, noise: NoisePrior | None, limits: Limits | None) -> Floats:
+    """(k, dim) points that are, or may turn out to be, best: by shares and repeats, mean minus one deviation."""
+    cube = candidates(asking.space, asking.candidates, seed, best_points(tried))
+    feasible, features, _ = screen(
+        params_from_cube(asking.space, cube), asking.domain_tokens, asking.mixture, asking.cheap, limits
+    )
+    rows = np.flatnonzero(feasible)
+    if not rows.size:
+        return cube[rows]
+    known = asking.cheap.matrix(tried.mixtures, params_from_cube(asking.space, tried.cube))
+    belief = _fit(known, tried.joint, asking.cheap.names, noise)
+    hope = belief.predict(features[rows]) - np.sqrt(posterior_variance(belief, features[rows]))
+    return np.asarray(cube[np.sort(rows[np.argsort(hope, kind="stable")[:_OFFERED]])])
+
+
+def _expected(asking: NextRound, cube: Floats, limits: Limits | None) -> Floats:
+    """(k, f) features of the mixtures that thetas are expected to give."""
+    params = params_from_cube(asking.space, cube)
+    found = closed_form(params, asking.domain_tokens, asking.mixture, limits)
+    features = asking.full.matrix(with_quality(found, asking.quality, asking.mixture.max_copies), params)
+    return np.ascontiguousarray(features, dtype=np.float64)
+
+
+def _fit(features: Floats, joint: Floats, columns: Sequence[str], noise: NoisePrior | None) -> Fitted:
+    # the order of a product's additions depends on how its arrays lie in memory
+    rows, losses = (np.ascontiguousarray(part, dtype=np.float64) for part in (features, joint))
+    fitted = GaussianProcess(tuple(columns), noise=noise).fit(rows, losses).fitted
+    assert fitted is not None
+    return fitted
