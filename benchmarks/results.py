@@ -264,8 +264,8 @@ def _median(trained: Sequence[Outcome], target: str) -> float:
 
 
 def _search_facts(found: Found) -> dict[str, Any]:
-    names = ("trials", "predicted", "best_seen", "spearman", "shuffled")
-    return {name: round(getattr(found, name), 4) for name in names}
+    numbers = {name: round(getattr(found, name), 4) for name in ("predicted", "best_seen", "spearman", "shuffled")}
+    return {"regressor": found.regressor, "trials": found.trials, **numbers}
 
 
 def _contestant_facts(

@@ -81,7 +81,8 @@ def test_an_average_of_tied_points_is_tied(name: str) -> None:
     np.testing.assert_allclose(tied(space, scheme(name).tie, mean), mean, rtol=0, atol=1e-15)
 
 
-def test_the_paper_s_cutoffs_stay_within_its_range() -> None:
+def test_the_paper_s_search_is_lightgbm_on_theta_within_its_ranges() -> None:
+    assert (scheme("paper").regressor.kind, scheme("paper").regressor.features) == ("lightgbm", "theta")
     for job in theta_jobs(setting(), scheme("paper")):
         assert job.theta is not None
         assert max(job.theta.cutoff.values()) <= 0.1
@@ -200,7 +201,11 @@ def stored(folder: Path) -> dict[str, Any]:
         "criteria": ["a"],
         "proxy": model,
         "target_model": {**model, "parameters": 900, "without_embedding": 450},
-        "searches": {"quadmix": {"trials": 9, "predicted": 5.0, "best_seen": 5.1, "spearman": 0.9, "shuffled": 0.0}},
+        "searches": {
+            "quadmix": {
+                "regressor": "auto", "trials": 9, "predicted": 5.0, "best_seen": 5.1, "spearman": 0.9, "shuffled": 0.0
+            }
+        },
         "contestants": [
             {
                 "name": name,
