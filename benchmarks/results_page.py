@@ -22,7 +22,7 @@ MEAN = "mean"
 CONFIDENCE = 0.95
 SCALES = ("full", "small")
 WHAT = {
-    "quadmix": "this search as shipped at that commit: Algorithm 1 with log ranges, realised mixtures as features",
+    "quadmix": "this project as shipped at that commit: Algorithm 1 with log ranges, realised mixtures as features",
     "paper": "the paper's search: its ranges, LightGBM on raw θ, the average of the best ten of 100,000",
     "uniform_alpha": "ours, all criteria merged with equal weights in every domain",
     "global_beta": "ours, one sampling function for all domains",
