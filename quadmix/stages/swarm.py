@@ -133,7 +133,7 @@ class TrainJobs:
 
     def draw(self, job: ProxyJob, sample: Sample) -> NDArray[np.int32]:
         """(n,) copies of each document of the sample that the proxy trains on. Raises BudgetError."""
-        plan = self._plan(job, sample)
+        plan = self.plan(job, sample)
         columns = [self.pool.criteria.index(name) for name in plan.criteria]
         batch = DocBatch(sample.doc_hash, sample.domain, sample.n_tokens, sample.scores[:, columns])
         seed = seed_for(job.seed, "draw")
@@ -144,7 +144,7 @@ class TrainJobs:
             len(self.pool.domains),
         )  # fmt: skip
 
-    def _plan(self, job: ProxyJob, sample: Sample) -> SelectionPlan:
+    def plan(self, job: ProxyJob, sample: Sample) -> SelectionPlan:
         tokens, cap = sample.tokens_by_domain, self.mixture.max_copies
         if job.kind == "natural":
             return natural_plan(tokens, self.budget, cap)
