@@ -92,7 +92,7 @@ def test_it_is_no_rival_and_no_winner(diverged: tuple[bytes, str]) -> None:
 
 def test_failures_are_told_with_their_reasons(diverged: tuple[bytes, str]) -> None:
     raw, said = diverged
-    assert "training proxies: 3 of 14 failed and count for nothing (trial-00002: loss is not finite at step 3" in said
+    assert "training proxies: 3 of 20 failed and count for nothing (trial-00002: loss is not finite at step 3" in said
     assert "confirming the proposal: 3 of 12 failed and count for nothing (natural: loss is not finite" in said
     result = SearchResult.from_json(raw)
     table = _regression(result).tables[-1]
