@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 
 _SATURATED = 40.0  # (2 sigma(t))**eta is 2**eta to 1e-17 from here on
 _PIECE = 2.0
+_FLAT = 1e-13  # over a shorter stretch of t it is a constant to 1e-13; and lengths near 1e-308 have no digits left
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 SPLIT_BITS = 12  # a coarse class spans this many low bits of the order key
 _HEAVY_SHARE = 2048  # classes above 1/2048 of the tokens are single scores
@@ -180,7 +181,7 @@ class Curve:
         return np.minimum(self.scale * (self._rise(t) + self.floor), self.cap)
 
     def _mean_rise(self, start: Floats, stop: Floats) -> Floats:
-        """(k,) mean of the capped function of t over start..stop; its value where the two are equal."""
+        """(k,) mean of the capped function of t over start..stop; its value where the two are as good as equal."""
         length = stop - start
         total = np.zeros(start.size)
         edges = sorted({*np.arange(0.0, _SATURATED + 1, _PIECE), min(self._bend(), _SATURATED)})
@@ -193,7 +194,8 @@ class Curve:
                 total[rows] += half * (self._capped(nodes) @ _WEIGHTS)
         beyond = np.maximum(stop - np.maximum(start, _SATURATED), 0.0)
         total += beyond * float(self._capped(np.array([_SATURATED]))[0])
-        return np.where(length > 0, total / np.where(length > 0, length, 1.0), self._capped(start))
+        wide = length > _FLAT
+        return np.where(wide, total / np.where(wide, length, 1.0), self._capped(start))
 
     def _bend(self) -> float:
         """t at which the cap begins to hold; infinite if never."""
