@@ -1,6 +1,6 @@
 """The results page: QuaDMix's search against its rivals, judged by a larger model on targets that no search saw.
 
-    python /work/of/the/corpus/build_corpus.py CORPUS        # 350 MB of real text in 18 sources, see docs/results.md
+    python build_corpus.py CORPUS        # 350 MB of real text in 18 sources, see docs/results.md
     python -m benchmarks.results --corpus CORPUS --work WORK --scale small [--seed 7] [--workers 2]
     python -m benchmarks.results --corpus CORPUS --work WORK --scale full
     python -m benchmarks.results --page                      # docs/results.md again from docs/results/*.json
@@ -43,8 +43,7 @@ from quadmix.progress import Progress
 from quadmix.search.journal import Journal
 from quadmix.search.learning import QUALITY_DOCS
 from quadmix.search.objective import Objective
-from quadmix.search.result import ThetaByName
-from quadmix.stages import search_inputs
+from quadmix.stages import confirming, search_inputs
 from quadmix.stages.annotate import Annotated, annotate
 from quadmix.stages.records import begin, run_lock
 from quadmix.stages.swarm import Outcome, ProxyJob, TrainJobs, run_jobs
@@ -55,13 +54,9 @@ STEPS = ("annotate", "tokenise", "propose")  # beside the jobs, which know their
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A mixture that is judged. kind: of its jobs."""
+class Contestant(confirming.Contestant):
+    """A mixture that is judged. kind: of its jobs; weights: of domains, where it has no theta."""
 
-    name: str
-    kind: str
-    criterion: str | None = None
-    theta: ThetaByName | None = None
     weights: dict[str, float] | None = None
 
     def job(self, index: int, half: str, seed: int) -> ProxyJob:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from quadmix.core.budget import whole_shares
 from quadmix.core.normalise import ScoreMap
 from quadmix.hashing import fingerprint
-from quadmix.selectors.base import DocBatch, SelectionPlan, Window
+from quadmix.selectors.base import DocBatch, SelectionPlan
 from quadmix.selectors.baselines import RandomPlan
 from quadmix.stages.proxy_pool import Sample
 from quadmix.stages.swarm import ProxyJob, TrainJobs
@@ -39,45 +39,17 @@ class WeightsJob(ProxyJob):
 
 
 @dataclass(frozen=True)
-class BestOfDomainsPlan:
+class BestOfDomainsPlan(RandomPlan):
     """The best documents of every domain by one score, to a quota each; all of them once before any is taken twice.
 
     A document's first key is 1 minus its normalised score, in (0, 1), and each further copy adds 1.
     """
 
-    criterion: str
-    score_map: ScoreMap
-    strata: tuple[str, ...]
-    stratum_quotas: tuple[int, ...]
-    max_copies: int
-    selector: str = WEIGHTS_TOPK
-
-    @property
-    def criteria(self) -> tuple[str, ...]:
-        return (self.criterion,)
-
-    @property
-    def quotas(self) -> Mapping[int, int]:
-        return dict(enumerate(self.stratum_quotas))
-
-    def stratum(self, batch: DocBatch) -> NDArray[np.int32]:
-        return batch.domain.astype(np.int32, copy=False)
+    score_map: ScoreMap = field(kw_only=True)
 
     def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
         classes = self.score_map.classes(np.ascontiguousarray(batch.scores[:, 0]))
         return np.asarray(1.0 - self.score_map.normalised[classes])
-
-    def step(self, batch: DocBatch) -> NDArray[np.float64]:
-        return np.ones(len(batch))
-
-    def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
-        return {}
-
-    def window(self, stratum: int) -> Window | None:
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": self.selector, "criteria": [self.criterion], "max_copies": self.max_copies}
 
 
 @dataclass(frozen=True)
@@ -104,4 +76,4 @@ class ContestJobs(TrainJobs):
         if job.criterion is None:
             raise ValueError(f"job {job.name}: top-k of no criterion")
         score_map = sample.score_maps[self.pool.criteria.index(job.criterion)]
-        return BestOfDomainsPlan(job.criterion, score_map, self.pool.domains, quotas, cap)
+        return BestOfDomainsPlan(WEIGHTS_TOPK, self.pool.domains, quotas, cap, (job.criterion,), score_map=score_map)

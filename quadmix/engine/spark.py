@@ -126,7 +126,7 @@ class SparkEngine:
         weights = [size(item) for item in items] if size is not None else [0] * len(items)
         order = deque(sorted(range(len(items)), key=lambda index: (-weights[index], index)))
         profile = self._gpu_profile if isinstance(task, UsesGpu) and items else None
-        tag = f"quadmix-{os.getpid()}-{id(self)}-{next(self._passes)}"
+        tag = self._new_tag()
         running: dict[Future[list[_Answer]], list[int]] = {}
         quick = False
         job_size = 1
@@ -181,7 +181,7 @@ class SparkEngine:
             return
         profile, context = self._gpu_profile, self.session.sparkContext
         seconds = int(context._jsc.sc().conf().getTimeAsSeconds(WAITING, PATIENCE))
-        tag = f"quadmix-{os.getpid()}-{id(self)}-{next(self._passes)}"
+        tag = self._new_tag()
         with ThreadPoolExecutor(1, thread_name_prefix="quadmix-job") as threads:
             probe = threads.submit(self._run, _Job(_Nothing(), (0,)), tag, label, [0], profile)
             try:
@@ -214,6 +214,10 @@ class SparkEngine:
         self.session.sparkContext.addPyFile(str(archive))
         # Spark puts its copy on this process's path too; here the installed files are to be imported
         sys.path[:] = [entry for entry in sys.path if Path(entry).name != archive.name]
+
+    def _new_tag(self) -> str:
+        """What the jobs of one pass are cancelled by."""
+        return f"quadmix-{os.getpid()}-{id(self)}-{next(self._passes)}"
 
     def _cancel(self, tag: str, jobs: Iterable[Future[list[_Answer]]]) -> None:
         """End the jobs that are still running, and wait until their threads have."""

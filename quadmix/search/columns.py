@@ -23,6 +23,11 @@ def share_mask(columns: Sequence[str]) -> NDArray[np.bool_]:
     return np.array([name.startswith(SHARE) for name in columns], dtype=bool)
 
 
+def by_rows(values: Floats) -> Floats:
+    """The same values laid out by rows: the order of a product's additions depends on how its arrays lie in memory."""
+    return np.ascontiguousarray(values, dtype=np.float64)
+
+
 def check_columns(features: Floats, columns: Sequence[str]) -> None:
     """Raises ValueError where the names are not one a column."""
     if features.ndim != 2 or features.shape[1] != len(columns):

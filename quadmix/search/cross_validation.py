@@ -18,7 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.hashing import hash_words, purpose_key
+from quadmix.search.folds import folds as deal
+from quadmix.search.folds import shuffled
 from quadmix.search.noise import NoisePrior
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import TargetModels, fit_targets
@@ -46,8 +47,7 @@ def cross_validate(
     """features: (n, f) with named columns; losses: (n, n_targets) finite, in the order of the objective's targets."""
     rows = len(losses)
     folds = min(folds, rows)
-    fold = np.empty(rows, dtype=np.int64)
-    fold[_shuffled(rows, seed, "folds")] = np.arange(rows) % folds
+    fold = deal(rows, folds, seed, "folds")
 
     predicted, inside = np.empty_like(losses), np.empty((rows, len(targets) + 1), dtype=bool)
     leaned: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def cross_validate(
 
     controls = []
     for repeat in range(PERMUTATIONS):
-        dealt = losses[_shuffled(rows, seed, f"permuted/{repeat}")]
+        dealt = losses[shuffled(rows, seed, f"permuted/{repeat}")]
         controls.append(_all_scores(targets, objective, dealt, control(dealt)))
     names = [*targets, JOINT]
     return CrossValidation(
@@ -137,7 +137,3 @@ def _mean_scores(parts: Sequence[Scores]) -> Scores:
         mae=float(np.mean([part.mae for part in parts])),
         r2=float(np.mean([part.r2 for part in parts])),
     )
-
-
-def _shuffled(rows: int, seed: int, purpose: str) -> NDArray[np.int64]:
-    return np.argsort(hash_words(np.arange(rows, dtype=np.uint64), purpose_key(seed, purpose)), kind="stable")

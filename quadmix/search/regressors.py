@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from quadmix.errors import EnvironmentFault
 from quadmix.one_thread import one_blas_thread
-from quadmix.search.columns import check_columns, share_mask
+from quadmix.search.columns import by_rows, check_columns, share_mask
 from quadmix.search.gaussian_process import GaussianProcess
 from quadmix.search.intervals import Calibration, JointCalibration
 from quadmix.search.log_linear import LogLinearLaw
@@ -127,19 +127,19 @@ class TargetModels:
 
     def predict(self, features: Floats) -> Floats:
         """(k, f) -> (k, n_targets), nats per token."""
-        features = _by_rows(features)
+        features = by_rows(features)
         with one_blas_thread():
             return np.stack([model.predict(features) for model in self.models], axis=1)
 
     def predict_std(self, features: Floats) -> Floats:
         """(k, f) -> (k, n_targets): standard deviation of a new proxy's loss about the prediction, noise included."""
-        features = _by_rows(features)
+        features = by_rows(features)
         with one_blas_thread():
             return np.stack([model.predict_std(features) for model in self.models], axis=1)
 
     def predict_interval(self, features: Floats, level: float = 0.9) -> tuple[Floats, Floats]:
         """(low, high), each (k, n_targets): each holds a new proxy's loss with probability `level`."""
-        features = _by_rows(features)
+        features = by_rows(features)
         with one_blas_thread():
             pairs = [model.predict_interval(features, level) for model in self.models]
         return np.stack([low for low, _ in pairs], axis=1), np.stack([high for _, high in pairs], axis=1)
@@ -183,11 +183,11 @@ def fit_targets(
     """
     names = [f"column:{index}" for index in range(features.shape[1])] if columns is None else columns
     check_columns(features, names)
-    features = _by_rows(features)
+    features = by_rows(features)
     with one_blas_thread():
         models = tuple(
             make_regressor(kind, preset, names, noise[column] if noise else None).fit(
-                features, np.ascontiguousarray(losses[:, column]), calibrate=calibrate
+                features, by_rows(losses[:, column]), calibrate=calibrate
             )
             for column in range(len(targets))
         )
@@ -213,11 +213,6 @@ def fit_screening(
         share = full.shares_of_models()
         kind = min(share, key=lambda name: (-share[name], name))
     return fit_targets(targets, features, losses, kind, preset, columns, calibrate=False, noise=noise)
-
-
-def _by_rows(features: Floats) -> Floats:
-    # the order of a product's additions depends on how its arrays lie in memory
-    return np.ascontiguousarray(features, dtype=np.float64)
 
 
 def require_regressor(kind: str) -> None:

@@ -18,6 +18,7 @@ from quadmix.config import MixtureConfig
 from quadmix.core.param_space import ParamSpace, draw_cube, params_from_cube
 from quadmix.hashing import seed_for
 from quadmix.search.acquisition import averages_of_best, choose_batch, expected_improvement, fit_belief, steps
+from quadmix.search.constraints import Limits
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
 from quadmix.search.regressors import TargetModels
 from quadmix.search.screening import screen
@@ -69,48 +70,49 @@ class NextRound:
         """
         finalists = self._finalists(tried, max(_FINALISTS, 4 * n), seed, earlier)
         belief, best = self._belief(self.full, tried, earlier)
-        order = np.argsort(belief.predict(self._features(finalists))[:, 0], kind="stable")
+        order = np.argsort(belief.predict(self.features(finalists))[:, 0], kind="stable")
         averages = averages_of_best(finalists[order], max(_AVERAGES, 2 * n), seed_for(seed, "averages"))
-        known = belief.predict(self._matrix(self.full, tried))[:, 0]
+        known = belief.predict(self.matrix(self.full, tried))[:, 0]
         parents = np.concatenate([tried.cube[np.argsort(known, kind="stable")[:_BEST_TRIALS]], averages[:_AVERAGES]])
         moved = steps(self.space, max(_STEPS, 2 * n), seed, parents)
         cube = np.concatenate([finalists[order[: max(_FRESH, 2 * n)]], averages, moved])
-        cube = cube[self._screened(cube)[0]]
-        features = self._features(cube)
+        cube = cube[self.screened(cube)[0]]
+        features = self.features(cube)
         mean, deviation = belief.predict(features)[:, 0], belief.predict_std(features)[:, 0]
-        waiting = np.zeros((0, features.shape[1])) if running is None else self._matrix(self.full, running)
+        waiting = np.zeros((0, features.shape[1])) if running is None else self.matrix(self.full, running)
         chosen = choose_batch(features, expected_improvement(mean, deviation, best), mean, n, waiting)
         return cube[chosen], mean[chosen]
 
     def _finalists(self, tried: Tried, n: int, seed: int, earlier: Known | None) -> Floats:
         """(n, dim) of the fresh draws that can meet the budget: those of lowest loss by shares and repeats."""
         cube = draw_cube(self.space, max(self.candidates, n), seed_for(seed, "fresh"))
-        feasible, features = self._screened(cube)
+        feasible, features = self.screened(cube)
         belief, _ = self._belief(self.cheap, tried, earlier)
         mean = np.where(feasible, belief.predict(np.where(feasible[:, None], features, 0.0))[:, 0], np.inf)
         return cube[np.argsort(mean, kind="stable")[: min(n, int(feasible.sum()))]]
 
-    def _screened(self, cube: Floats) -> tuple[NDArray[np.bool_], Floats]:
-        """(k,) whether each can meet the budget, and (k, f) what screening sees of it."""
+    def screened(self, cube: Floats, limits: Limits | None = None) -> tuple[NDArray[np.bool_], Floats]:
+        """(k,) whether each can meet the budget within the limits, and (k, f) what screening sees of it."""
         params = params_from_cube(self.space, cube)
-        return screen(params, self.domain_tokens, self.mixture, self.cheap)[:2]
+        return screen(params, self.domain_tokens, self.mixture, self.cheap, limits)[:2]
 
-    def _features(self, cube: Floats) -> Floats:
-        """(k, dim) points that can meet the budget -> (k, f) full features."""
+    def features(self, cube: Floats, limits: Limits | None = None) -> Floats:
+        """(k, dim) points that can meet the budget within the limits -> (k, f) full features."""
         params = params_from_cube(self.space, cube)
-        found = closed_form(params, self.domain_tokens, self.mixture)
+        found = closed_form(params, self.domain_tokens, self.mixture, limits)
         return self.full.matrix(with_quality(found, self.quality, self.mixture.max_copies), params)
 
     def _belief(self, columns: FeatureSet, tried: Tried, earlier: Known | None) -> tuple[TargetModels, float]:
         """What is thought of the joint loss, and the lowest that is expected of any trial."""
-        known, joint = self._matrix(columns, tried), tried.joint
+        known, joint = self.matrix(columns, tried), tried.joint
         if earlier is not None:
             known = np.concatenate([known, columns.matrix(earlier.mixtures, None)])
             joint = np.concatenate([joint, earlier.joint])
         belief = fit_belief(known, joint, columns.names)
         return belief, float(belief.predict(known).min())
 
-    def _matrix(self, columns: FeatureSet, tried: Tried) -> Floats:
+    def matrix(self, columns: FeatureSet, tried: Tried) -> Floats:
+        """(n, f) features of the mixtures that came out."""
         return columns.matrix(tried.mixtures, params_from_cube(self.space, tried.cube))
 
 

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.hashing import hash_words, purpose_key
+from quadmix.search.folds import folds
 from quadmix.search.intervals import Calibration
 
 Floats = NDArray[np.float64]
@@ -101,7 +101,7 @@ class Stack:
 
     def _out_of_fold(self, features: Floats, losses: Floats) -> tuple[Floats, Floats]:
         """(n, n_candidates) predictions and spreads of rows that the predicting model was not fitted on."""
-        fold = folds(len(losses), FOLDS)
+        fold = folds(len(losses), FOLDS, 0, "stack")
         shape = (len(losses), len(self.candidates))
         predicted, spread = np.empty(shape), np.empty(shape)
         for index in np.unique(fold):
@@ -111,14 +111,6 @@ class Stack:
                 predicted[out, column] = model.predict(features[out])
                 spread[out, column] = model.predict_std(features[out])
         return predicted, spread
-
-
-def folds(rows: int, count: int) -> NDArray[np.int64]:
-    """(rows,) fold of every row, sizes level, the same for every target of a swarm."""
-    order = np.argsort(hash_words(np.arange(rows, dtype=np.uint64), purpose_key(0, "stack")), kind="stable")
-    fold = np.empty(rows, dtype=np.int64)
-    fold[order] = np.arange(rows) % min(count, rows)
-    return fold
 
 
 def stack_weights(predicted: Floats, losses: Floats) -> Floats:

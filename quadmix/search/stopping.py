@@ -19,24 +19,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.core.param_space import params_from_cube
 from quadmix.hashing import hash_words, uniform
 from quadmix.one_thread import one_blas_thread
 from quadmix.search.acquisition import candidates
+from quadmix.search.columns import by_rows
 from quadmix.search.constraints import Limits
-from quadmix.search.features import closed_form, with_quality
 from quadmix.search.gaussian_process import Fitted, GaussianProcess
 from quadmix.search.noise import NoisePrior
 from quadmix.search.result import Worth
 from quadmix.search.rounds import NextRound, Tried, best_points
-from quadmix.search.screening import screen
 
 Floats = NDArray[np.float64]
 
 MORE = 16  # trials that the worth is told for
 _IMAGINED = 4_000
 _OFFERED = 300  # mixtures that may become the proposal: mean qualities cost milliseconds each
-_DIGITS = 6  # nats; a Gaussian process' last bits depend on how arrays lie in memory
+_DIGITS = 6  # of nats: far below what any of this is known to
 
 
 def worth_of_more(
@@ -54,9 +52,8 @@ def worth_of_more(
         cube = _offered(asking, tried, seed, noise, limits)
         if not len(cube):  # no candidate keeps the limits: there is nothing that a trial could improve
             return Worth(len(more), 0.0, 0.0, 0.0)
-        known = asking.full.matrix(tried.mixtures, params_from_cube(asking.space, tried.cube))
-        belief = _fit(known, tried.joint, asking.full.names, noise)
-        gains = imagined_gains(belief, _expected(asking, cube, limits), _expected(asking, more, None), seed)
+        belief = _fit(asking.matrix(asking.full, tried), tried.joint, asking.full.names, noise)
+        gains = imagined_gains(belief, by_rows(asking.features(cube, limits)), by_rows(asking.features(more)), seed)
     low, high = np.quantile(gains, (0.05, 0.95))
     return Worth(len(more), *(round(float(value), _DIGITS) for value in (gains.mean(), low, high)))
 
@@ -115,29 +112,16 @@ def normal(shape: tuple[int, int], seed: int) -> Floats:
 def _offered(asking: NextRound, tried: Tried, seed: int, noise: NoisePrior | None, limits: Limits | None) -> Floats:
     """(k, dim) points that are, or may turn out to be, best: by shares and repeats, mean minus one deviation."""
     cube = candidates(asking.space, asking.candidates, seed, best_points(tried))
-    feasible, features, _ = screen(
-        params_from_cube(asking.space, cube), asking.domain_tokens, asking.mixture, asking.cheap, limits
-    )
+    feasible, features = asking.screened(cube, limits)
     rows = np.flatnonzero(feasible)
     if not rows.size:
         return cube[rows]
-    known = asking.cheap.matrix(tried.mixtures, params_from_cube(asking.space, tried.cube))
-    belief = _fit(known, tried.joint, asking.cheap.names, noise)
+    belief = _fit(asking.matrix(asking.cheap, tried), tried.joint, asking.cheap.names, noise)
     hope = belief.predict(features[rows]) - np.sqrt(posterior_variance(belief, features[rows]))
     return np.asarray(cube[np.sort(rows[np.argsort(hope, kind="stable")[:_OFFERED]])])
 
 
-def _expected(asking: NextRound, cube: Floats, limits: Limits | None) -> Floats:
-    """(k, f) features of the mixtures that thetas are expected to give."""
-    params = params_from_cube(asking.space, cube)
-    found = closed_form(params, asking.domain_tokens, asking.mixture, limits)
-    features = asking.full.matrix(with_quality(found, asking.quality, asking.mixture.max_copies), params)
-    return np.ascontiguousarray(features, dtype=np.float64)
-
-
 def _fit(features: Floats, joint: Floats, columns: Sequence[str], noise: NoisePrior | None) -> Fitted:
-    # the order of a product's additions depends on how its arrays lie in memory
-    rows, losses = (np.ascontiguousarray(part, dtype=np.float64) for part in (features, joint))
-    fitted = GaussianProcess(tuple(columns), noise=noise).fit(rows, losses).fitted
+    fitted = GaussianProcess(tuple(columns), noise=noise).fit(by_rows(features), by_rows(joint)).fitted
     assert fitted is not None
     return fitted

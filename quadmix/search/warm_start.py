@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.hashing import hash_words, purpose_key
+from quadmix.search.folds import folds
 from quadmix.search.result import MixtureByName
 
 Floats = NDArray[np.float64]
@@ -58,19 +58,11 @@ class Judged:
         return self.together < self.alone
 
 
-def shift_of(features: Floats, losses: Floats, earlier: Floats, earlier_losses: Floats, fit: Fit) -> Floats:
-    """(n_targets,) nats by which the later trials, features (n, f) and losses (n, n_targets), lie above the earlier."""
-    return np.asarray((losses - fit(earlier, earlier_losses).predict(features)).mean(axis=0))
-
-
 def judge(features: Floats, losses: Floats, earlier: Floats, earlier_losses: Floats, fit: Fit, seed: int) -> Judged:
     """Whether earlier trials help to predict later ones; each fold learns the shift from its training rows."""
     rows = len(losses)
-    fold = np.empty(rows, dtype=np.int64)
-    order = np.argsort(hash_words(np.arange(rows, dtype=np.uint64), purpose_key(seed, "warm-start")), kind="stable")
-    fold[order] = np.arange(rows) % min(FOLDS, rows)
-    before = fit(earlier, earlier_losses)
-    above = losses - before.predict(features)
+    fold = folds(rows, FOLDS, seed, "warm-start")
+    above = losses - fit(earlier, earlier_losses).predict(features)
     alone, together = np.empty_like(losses), np.empty_like(losses)
     for index in range(min(FOLDS, rows)):
         out = fold == index

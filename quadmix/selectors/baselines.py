@@ -51,7 +51,7 @@ class RandomPlan:
         return None
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.selector, "criteria": [], "max_copies": self.max_copies}
+        return {"kind": self.selector, "criteria": list(self.criteria), "max_copies": self.max_copies}
 
 
 @dataclass(frozen=True)

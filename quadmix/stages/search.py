@@ -67,6 +67,7 @@ from quadmix.stages.records import (
     file_entry,
     find,
     record_digest,
+    stage_directory,
     stage_fingerprint,
     write_atomically,
 )
@@ -112,26 +113,25 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         facts = domain_facts(config, annotated.summary, prepared.sample.whole_quality)
         earlier = earlier_trials(warm, parts, facts, list(prepared.facts))
         result = _Run(config, settings, engine, progress, annotated, prepared, constraints, earlier).result()
-        write_atomically(directory / DOMAINS_FILE, facts)
-        write_atomically(directory / RESULT_FILE, result.to_json())
         mixtures, losses = trials_csv(result.trials, result.domains, list(result.targets))
-        write_atomically(directory / MIXTURES_FILE, mixtures)
-        write_atomically(directory / LOSSES_FILE, losses)
+        trials = len(result.trials)
+        files = {
+            RESULT_FILE: (result.to_json(), trials),
+            MIXTURES_FILE: (mixtures, trials),
+            LOSSES_FILE: (losses, trials),
+            DOMAINS_FILE: (facts, len(result.domains)),
+        }
+        for name, (content, _) in files.items():
+            write_atomically(directory / name, content)
         record = StageRecord(
             STAGE,
             stage_fingerprint(STAGE, parts),
             parts,
-            (
-                *(
-                    file_entry(directory, name, len(result.trials))
-                    for name in (RESULT_FILE, MIXTURES_FILE, LOSSES_FILE)
-                ),
-                file_entry(directory, DOMAINS_FILE, len(result.domains)),
-            ),
+            tuple(file_entry(directory, name, rows) for name, (_, rows) in files.items()),
             {
                 "verdict": result.confirmation.verdict,
                 "winner": result.confirmation.winner,
-                "trials": len(result.trials),
+                "trials": trials,
                 "failed_trials": sum(trial.losses is None for trial in result.trials),
                 "spearman": result.cross_validation.scores[JOINT].spearman,
             },
@@ -142,15 +142,16 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
 
 def load_result(root: Path, record: StageRecord) -> SearchResult:
     """The result of a search record."""
-    directory = root / "stages" / f"{STAGE}-{record.fingerprint[:16]}"
+    directory = stage_directory(root, STAGE, record.fingerprint)
     return SearchResult.from_json((directory / RESULT_FILE).read_bytes())
 
 
 def _round_sizes(settings: SearchConfig) -> list[int]:
     """Trials of every round: half of them are drawn blindly, the later rounds share the rest."""
-    later = settings.rounds - 1
-    rest = settings.trials // 2 if later else 0
-    return [settings.trials - rest, *(len(part) for part in np.array_split(np.arange(rest), later or 1) if len(part))]
+    if settings.rounds == 1:
+        return [settings.trials]
+    rest = np.array_split(np.arange(settings.trials // 2), settings.rounds - 1)
+    return [settings.trials - settings.trials // 2, *(len(part) for part in rest)]
 
 
 class _Run:

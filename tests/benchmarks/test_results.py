@@ -126,7 +126,7 @@ def test_best_of_domains_meets_shares_and_budget_and_takes_the_best(seed: int) -
     batch = pool(rng, 900)
     available = np.bincount(batch.domain, weights=batch.n_tokens, minlength=3)
     quotas = (int(0.3 * available[0]), int(2.4 * available[1]), int(0.9 * available[2]))  # one repeats its domain
-    plan = BestOfDomainsPlan("a", score_map(batch.scores[:, 0]), DOMAINS, quotas, 4)
+    plan = BestOfDomainsPlan(WEIGHTS_TOPK, DOMAINS, quotas, 4, ("a",), score_map=score_map(batch.scores[:, 0]))
     copies = select(plan, batch, uniform(batch.doc_hash, seed, "select"))
     taken = np.bincount(batch.domain, weights=batch.n_tokens * copies, minlength=3)
     longest = int(batch.n_tokens.max())

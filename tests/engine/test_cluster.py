@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.engine.driving import drive
 from tests.engine.test_engines_agree import literal_fold
 
 pytestmark = pytest.mark.spark
@@ -21,17 +19,7 @@ pytestmark = pytest.mark.spark
 def seen(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one driver program saw; it runs where no project is."""
     directory = tmp_path_factory.mktemp("driver")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "engine" / "cluster_driver.py"), cluster.master, str(directory)],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    result = drive("cluster_driver.py", cluster.master, str(directory), cwd=directory, timeout=900)
     return result | {"directory": str(directory)}
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +13,9 @@ from quadmix.config_reader import check_config
 from quadmix.engine.gpus import assigned_gpus, gpus_assigned
 from quadmix.engine.spark_gpus import GPUS_OF_AN_EXECUTOR, sharing, tasks_of_an_executor
 from quadmix.errors import ConfigError, EnvironmentFault
-from tests.conftest import ROOT, standalone_module
+from tests.conftest import standalone_module
 from tests.e2e.scored_pool import scored_config
+from tests.engine.driving import drive
 
 
 @pytest.mark.parametrize(("asked", "wanted"), [(1.0, 1), (0.6, 1), (0.5, 2), (0.3, 3), (0.25, 4), (0.2, 5), (0.1, 10)])
@@ -70,21 +68,6 @@ def two_gpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     running.stop()
 
 
-def drive(cluster: Any, directory: Path, gpus: int) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "engine" / "gpu_driver.py"), cluster.master, str(directory), str(gpus)],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def most_at_once(tasks: list[Any]) -> int:
     return max(sum(start <= moment < end for _, (_, start, end) in tasks) for _, (_, moment, _) in tasks)
 
@@ -92,7 +75,9 @@ def most_at_once(tasks: list[Any]) -> int:
 @pytest.mark.spark
 @pytest.mark.long
 def test_tasks_that_train_get_addresses_and_no_more_run_than_fit(two_gpus: Any, tmp_path: Path) -> None:
-    found = drive(two_gpus, tmp_path, 2)
+    found = drive(
+        "gpu_driver.py", two_gpus.master, str(tmp_path), "2", cwd=tmp_path, timeout=1200, PYSPARK_PYTHON=sys.executable
+    )
     # 0.6 of a device: one each, though four cores are free
     assert {tuple(given) for _, (given, *_) in found["alone"]} == {("0",), ("1",)}
     assert most_at_once(found["alone"]) == 2
@@ -107,6 +92,8 @@ def test_tasks_that_train_get_addresses_and_no_more_run_than_fit(two_gpus: Any, 
 @pytest.mark.spark
 @pytest.mark.long
 def test_a_request_that_no_machine_can_meet_ends_with_words(two_gpus: Any, tmp_path: Path) -> None:
-    said = drive(two_gpus, tmp_path, 3)["error"]
+    said = drive(
+        "gpu_driver.py", two_gpus.master, str(tmp_path), "3", cwd=tmp_path, timeout=1200, PYSPARK_PYTHON=sys.executable
+    )["error"]
     assert "no task was given a GPU in 6 s (0 executors registered; each was to have 3 GPUs)" in said
     assert "Lower spark.executor.resource.gpu.amount" in said

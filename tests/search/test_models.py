@@ -112,8 +112,8 @@ def test_stack_weights_are_the_best_average_on_a_grid() -> None:
 
 
 def test_folds_are_level_and_cover_every_row() -> None:
-    assert np.ptp(np.bincount(folds(23, 5))) <= 1
-    assert sorted(folds(3, 5)) == [0, 1, 2]
+    assert np.ptp(np.bincount(folds(23, 5, 0, "stack"))) <= 1
+    assert sorted(folds(3, 5, 0, "stack")) == [0, 1, 2]
 
 
 def test_the_conformal_quantile_is_the_rank_that_the_theorem_names() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from quadmix.search.regressors import fit_targets
-from quadmix.search.warm_start import judge, shift_of
+from quadmix.search.warm_start import judge
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ def law(shares: Floats, worth: Floats = WORTH) -> Floats:
 
 def test_the_shift_between_two_searches_is_found() -> None:
     old, new = trials(64, 1, shift=-SHIFT), trials(64, 2)
-    assert shift_of(*new, *old, FIT)[0] == pytest.approx(SHIFT, abs=4 * NOISE * np.sqrt(2 / 64))
+    assert judge(*new, *old, FIT, 0).shift[0] == pytest.approx(SHIFT, abs=4 * NOISE * np.sqrt(2 / 64))
 
 
 def errors(worth: Floats, seed: int) -> tuple[bool, float, float]:
