@@ -28,11 +28,24 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from benchmarks.measuring import ROOT
 from benchmarks.results_corpus import TARGETS, Prepared, prepare_corpus
 from benchmarks.results_jobs import WEIGHTS, WEIGHTS_TOPK, ContestJobs, WeightsJob
 from benchmarks.results_page import write_page
-from benchmarks.results_schemes import REGMIX, SCHEMES, Found, Propose, Scheme, Setting, regmix_jobs, theta_jobs
+from benchmarks.results_schemes import (
+    REGMIX,
+    SCHEMES,
+    Found,
+    Propose,
+    Scheme,
+    Setting,
+    draw_points,
+    next_points,
+    regmix_jobs,
+    theta_jobs,
+)
 from benchmarks.results_setting import CRITERIA, SCALES, TARGET_MODEL, run_config
 from quadmix.config import ProxyConfig, RunConfig
 from quadmix.engine import make_engine
@@ -158,7 +171,11 @@ class Run:
     def _contest(self, task: ContestJobs, setting: Setting, journal: Journal) -> dict[str, Any]:
         """Proxies, proposals, target models: what the page tells of searches and contestants, and the CPU seconds."""
         searches: list[tuple[Scheme | None, list[ProxyJob]]] = [
-            *((scheme, theta_jobs(setting, scheme)) for scheme in SCHEMES),
+            *(
+                (scheme, theta_jobs(setting, scheme, draw_points(setting, scheme)))
+                for scheme in SCHEMES
+                if scheme.rounds == 1
+            ),
             (None, [*regmix_jobs(setting)]),
         ]
         baselines = [Contestant("natural", "natural"), *(Contestant(f"topk_{c}", "topk", c) for c in CRITERIA)]
@@ -169,6 +186,12 @@ class Run:
         trained = self._train(task, swarm, journal)
         rest = iter(trained[len(baselines) :])
         outcomes = [[next(rest) for _ in trials] for _, trials in searches]
+        for scheme in SCHEMES:
+            if scheme.rounds > 1:
+                jobs, found_by_it = self._sequential(task, setting, scheme, journal)
+                searches.append((scheme, jobs))
+                outcomes.append(found_by_it)
+                swarm += jobs
         with self.costs.step("propose"), self.engine() as engine:
             found = self._propose(
                 engine, setting, [(*search, own) for search, own in zip(searches, outcomes, strict=True)]
@@ -211,6 +234,21 @@ class Run:
         return search_inputs.prepare(
             self.config, settings, engine, self.progress, annotated, tokenizer, targets, directory
         )
+
+    def _sequential(
+        self, task: ContestJobs, setting: Setting, scheme: Scheme, journal: Journal
+    ) -> tuple[list[ProxyJob], list[Outcome]]:
+        """Trials of a search in rounds. What its first round shares with another search is found in the journal."""
+        points = draw_points(setting, scheme)
+        jobs = theta_jobs(setting, scheme, points)
+        outcomes = self._train(task, jobs, journal)
+        for number in range(2, scheme.rounds + 1):
+            with self.costs.step("propose"):
+                new = next_points(setting, scheme, points, outcomes, number)
+            more = theta_jobs(setting, scheme, new, len(jobs))
+            points, jobs = np.concatenate([points, new]), [*jobs, *more]
+            outcomes += self._train(task, more, journal)
+        return jobs, outcomes
 
     def _train(self, task: ContestJobs, jobs: Sequence[ProxyJob], journal: Journal) -> list[Outcome]:
         label = f"{jobs[0].half} {task.tokens:,} tokens, {jobs[0].name} to {jobs[-1].name}"

@@ -1,12 +1,13 @@
 """The searches that the results page compares: what each draws, learns from, and proposes.
 
 `quadmix` is the shipped search but for its repeats under fresh seeds, which would be trials more than the others have;
-`paper` is that of QuaDMix's authors (arXiv 2504.16511): the ranges of Algorithm 1 as
-printed, LightGBM on raw theta, the average of the best ten of 100,000 candidates. Two are ablations of ours (the paper
-has both): `uniform_alpha` merges the criteria with equal weights in all domains, `global_beta` gives all domains one
-sampling function; the rest is searched. `regmix` (arXiv 2407.01492) draws shares of domains, learns from them with
-its own LightGBM and averages its best hundred. Each trains as many proxies of its own as the others, under the same
-draws of documents, initialisation and order; all meet the same budget with at most the same copies.
+`quadmix_rounds` is that with `rounds: 3`: half of the trials are its first draws, the rest chosen where losses promise
+most. `paper` is that of QuaDMix's authors (arXiv 2504.16511): the ranges of Algorithm 1 as printed, LightGBM on raw
+theta, the average of the best ten of 100,000 candidates. Two are ablations of ours (the paper has both):
+`uniform_alpha` merges the criteria with equal weights in all domains, `global_beta` gives all domains one sampling
+function; the rest is searched. `regmix` (arXiv 2407.01492) draws shares of domains, learns from them with its own
+LightGBM and averages its best hundred. Each trains as many proxies of its own as the others, under the same draws of
+documents, initialisation and order; all meet the same budget with at most the same copies.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from quadmix.core.param_space import ParamSpace, draw_cube, params_from_cube
 from quadmix.hashing import seed_for
 from quadmix.search.cross_validation import cross_validate
 from quadmix.search.domain_weights import Repetition, capped, draw_weights, propose_weights
-from quadmix.search.features import QualitySample
+from quadmix.search.features import Mixtures, QualitySample
 from quadmix.search.learning import Trained, feature_sets, learn
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import propose, theta_by_name
 from quadmix.search.regressors import fit_targets
 from quadmix.search.result import JOINT, MixtureByName, ThetaByName
+from quadmix.search.rounds import NextRound, Tried, round_sizes
 from quadmix.search.screening import chunk_params, chunks, predict, screen
 from quadmix.search.trials import param_space
 from quadmix.stages.swarm import Outcome, ProxyJob
@@ -45,12 +47,13 @@ _DRAWS = 32  # of one trial, until one can meet the budget
 
 @dataclass(frozen=True)
 class Scheme:
-    """A search over thetas. tie: which coordinates of the cube of draws are one."""
+    """A search over thetas. tie: which coordinates of the cube of draws are one; rounds: of a sequential search."""
 
     name: str
     space: ParamSpaceConfig
     regressor: RegressorConfig
     tie: Tie = "none"
+    rounds: int = 1
 
 
 SCHEMES = (
@@ -60,6 +63,7 @@ SCHEMES = (
     ),
     Scheme("uniform_alpha", ParamSpaceConfig(), RegressorConfig(), "uniform_alpha"),
     Scheme("global_beta", ParamSpaceConfig(), RegressorConfig(), "global_beta"),
+    Scheme("quadmix_rounds", ParamSpaceConfig(), RegressorConfig(), rounds=3),
 )
 
 
@@ -102,9 +106,10 @@ def tied(space: ParamSpace, tie: Tie, cube: Floats) -> Floats:
 
 
 def draw_points(setting: Setting, scheme: Scheme) -> Floats:
-    """(trials, dim): for each trial the first draw of its own sequence that can meet the budget, as the shipped search
-    draws its trials. SystemExit where none can."""
-    return np.stack([_draw_point(setting, scheme, index) for index in range(setting.search.trials)])
+    """(trials of the first round, dim): for each trial the first draw of its own sequence that can meet the budget, as
+    the shipped search draws its trials. SystemExit where none can."""
+    first = round_sizes(setting.search.trials, scheme.rounds)[0]
+    return np.stack([_draw_point(setting, scheme, index) for index in range(first)])
 
 
 def _draw_point(setting: Setting, scheme: Scheme, index: int) -> Floats:
@@ -121,17 +126,32 @@ def _draw_point(setting: Setting, scheme: Scheme, index: int) -> Floats:
     raise SystemExit(f"{scheme.name}: none of {_DRAWS} draws of trial {index} can meet the budget")
 
 
-def theta_jobs(setting: Setting, scheme: Scheme) -> list[ProxyJob]:
-    """The trials of a search over thetas."""
-    space, criteria, base = setting.space(scheme), setting.mixture.criteria, seed_for(setting.seed, "swarm")
-    params = params_from_cube(space, draw_points(setting, scheme))
+def theta_jobs(setting: Setting, scheme: Scheme, points: Floats, first: int = 0) -> list[ProxyJob]:
+    """Trials of a search over thetas, numbered from `first`. points: (n, dim) of the cube of draws."""
+    criteria, base = setting.mixture.criteria, seed_for(setting.seed, "swarm")
+    params = params_from_cube(setting.space(scheme), points)
     return [
         ProxyJob(
-            index, f"{scheme.name}-{index:05d}", "theta", "search", base,
-            theta=theta_by_name(params.one(index), setting.domains, criteria),
+            first + row, f"{scheme.name}-{first + row:05d}", "theta", "search", base,
+            theta=theta_by_name(params.one(row), setting.domains, criteria),
         )
-        for index in range(len(params))
+        for row in range(len(params))
     ]  # fmt: skip
+
+
+def next_points(setting: Setting, scheme: Scheme, points: Floats, outcomes: Sequence[Outcome], number: int) -> Floats:
+    """(n, dim) points of round `number` (from 2) of a sequential search, as the shipped one chooses them.
+
+    points: (k, dim) of the trials so far; outcomes: theirs.
+    """
+    kept = [row for row, outcome in enumerate(outcomes) if outcome.losses is not None]
+    mixtures = [mixture for row in kept if (mixture := outcomes[row].mixture) is not None]
+    joint = [setting.objective.of(losses) for row in kept if (losses := outcomes[row].losses) is not None]
+    full, cheap = feature_sets(scheme.regressor.features, setting.domains, setting.mixture.criteria)
+    asking = NextRound(setting.space(scheme), setting.mixture, setting.domain_tokens, cheap, full, setting.quality)
+    tried = Tried(points[kept], Mixtures.of_names(mixtures, setting.domains, setting.mixture.criteria), np.array(joint))
+    size = round_sizes(setting.search.trials, scheme.rounds)[number - 1]
+    return asking.choose(tried, size, seed_for(setting.seed, "round", number))[0]
 
 
 def regmix_jobs(setting: Setting) -> list[WeightsJob]:

@@ -31,7 +31,7 @@ from quadmix.search.acquisition import candidates
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
 from quadmix.search.proposals import average
 from quadmix.search.regressors import fit_targets
-from quadmix.search.rounds import NextRound, Tried
+from quadmix.search.rounds import NextRound, Tried, round_sizes
 from quadmix.search.screening import screen
 
 Floats = NDArray[np.float64]
@@ -164,10 +164,10 @@ def one_shot(problem: Problem, seed: int, noise: float, n: int, kind: str, *, th
 def sequential(problem: Problem, seed: int, noise: float, n: int) -> float:
     """Half of the trials by Algorithm 1, then rounds of equal size, as the search stage has them."""
     asking = NextRound(problem.space, problem.mixture, problem.tokens, problem.cheap, problem.full, problem.quality)
-    cube = problem.draw(n - n // 2, seed_for(seed, "trials"))
+    first, *later = round_sizes(n, ROUNDS)
+    cube = problem.draw(first, seed_for(seed, "trials"))
     trials = tried(problem, cube, seed, noise)
-    size = n // 2 // (ROUNDS - 1)
-    for number in range(1, ROUNDS):
+    for number, size in enumerate(later, start=1):
         new, _ = asking.choose(trials, size, seed_for(seed, "round", number))
         more = tried(problem, new, seed + 1000 * number, noise)
         trials = Tried(

@@ -116,6 +116,14 @@ class NextRound:
         return columns.matrix(tried.mixtures, params_from_cube(self.space, tried.cube))
 
 
+def round_sizes(trials: int, rounds: int) -> list[int]:
+    """Trials of every round: half of them are drawn blindly, the later rounds share the rest."""
+    if rounds == 1:
+        return [trials]
+    rest = np.array_split(np.arange(trials // 2), rounds - 1)
+    return [trials - trials // 2, *(len(part) for part in rest)]
+
+
 def best_points(tried: Tried) -> Floats:
     """Cube points of the best fifth of the trials, at least 3."""
     return tried.cube[np.argsort(tried.joint, kind="stable")[: max(3, len(tried.joint) // 5)]]

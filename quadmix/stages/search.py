@@ -43,7 +43,7 @@ from quadmix.search.result import (
     Trial,
     Worth,
 )
-from quadmix.search.rounds import Known, NextRound, Tried
+from quadmix.search.rounds import Known, NextRound, Tried, round_sizes
 from quadmix.search.screening import (
     PredictFinalists,
     ScreenChunk,
@@ -146,14 +146,6 @@ def load_result(root: Path, record: StageRecord) -> SearchResult:
     return SearchResult.from_json((directory / RESULT_FILE).read_bytes())
 
 
-def _round_sizes(settings: SearchConfig) -> list[int]:
-    """Trials of every round: half of them are drawn blindly, the later rounds share the rest."""
-    if settings.rounds == 1:
-        return [settings.trials]
-    rest = np.array_split(np.arange(settings.trials // 2), settings.rounds - 1)
-    return [settings.trials - settings.trials // 2, *(len(part) for part in rest)]
-
-
 class _Run:
     """One search, step by step; holds what the steps share."""
 
@@ -226,7 +218,7 @@ class _Run:
         sample, task, seed = self.prepared.sample, self.prepared.task, self.config.seed
         scaled = self.mixture.model_copy(update={"budget": task.budget})
         base = seed_for(seed, "swarm")
-        first, *later = _round_sizes(self.settings)
+        first, *later = round_sizes(self.settings.trials, self.settings.rounds)
         jobs, attempts, points = [], [], []
         for index in range(first):
             drawn = draw_theta(self.space, index, seed, sample.tokens_by_domain, scaled)
