@@ -251,13 +251,14 @@ class Propose:
             kind="lightgbm", preset="regmix", columns=columns,
         )  # fmt: skip
         models = fit_targets(targets, shares, losses, "lightgbm", "regmix", columns, calibrate=False)
-        factor = np.array(list(setting.objective.weights.values()))
+        objective = setting.objective
         average = propose_weights(
-            models, factor, setting.prior, setting.repetition, n=setting.search.candidates, top=_REGMIX_TOP,
+            models, objective, setting.prior, setting.repetition, n=setting.search.candidates, top=_REGMIX_TOP,
             seed=seed_for(setting.seed, "regmix-candidates"),
         )[0]  # fmt: skip
         scores, control = check.scores[JOINT], check.permuted[JOINT]
         return Found(
-            REGMIX, "lightgbm", len(losses), None, named(setting, average.weights), float(average.losses @ factor),
-            float((losses @ factor).min()), scores.spearman, control.spearman,
+            REGMIX, "lightgbm", len(losses), None, named(setting, average.weights),
+            float(objective.joint(average.losses[None])[0]), float(objective.joint(losses).min()),
+            scores.spearman, control.spearman,
         )  # fmt: skip

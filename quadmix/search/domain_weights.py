@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from quadmix.errors import BudgetError
 from quadmix.hashing import seed_for
+from quadmix.search.objective import Objective
 from quadmix.search.regressors import TargetModels
 
 Floats = NDArray[np.float64]
@@ -132,17 +133,17 @@ class WeightProposal:
 
 
 def propose_weights(
-    models: TargetModels, factor: Floats, prior: Floats, limit: Repetition | None, *, n: int, top: int, seed: int
+    models: TargetModels, objective: Objective, prior: Floats, limit: Repetition | None, *, n: int, top: int, seed: int
 ) -> list[WeightProposal]:
     """The average of the `top` candidates of lowest predicted joint loss, the best single one, and the prior itself.
 
-    factor: (n_targets,), the joint objective's weights. Every proposal but the prior keeps the cap of `limit`.
+    Every proposal but the prior keeps the cap of `limit`.
     """
     candidates = draw_weights(prior, n, seed)
     if limit is not None:
         candidates = capped(candidates, limit.cap, prior)
-    joint = np.concatenate([models.predict(candidates[start : start + _BLOCK]) for start in range(0, n, _BLOCK)])
-    order = np.argsort(joint @ factor, kind="stable")
+    losses = np.concatenate([models.predict(candidates[start : start + _BLOCK]) for start in range(0, n, _BLOCK)])
+    order = np.argsort(objective.joint(losses), kind="stable")
     chosen = {
         "average": candidates[order[:top]].mean(axis=0),
         "argmin": candidates[order[0]],

@@ -130,14 +130,14 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         progress.say(line)
     models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, columns=columns, calibrate=False)
     proposals = propose_weights(
-        models, factor, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed
+        models, objective, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed
     )
-    joint = losses @ factor
+    joint = objective.joint(losses)
     best = int(np.argmin(joint))
 
     def named(values: Floats) -> dict[str, float]:
         own = dict(zip(swarm.targets, (values * sign).tolist(), strict=True))
-        return {**own, JOINT: float(values @ factor)}
+        return {**own, JOINT: float(objective.joint(values[None])[0])}
 
     def described(weights: Floats) -> dict[str, Any]:
         found: dict[str, Any] = {"weights": dict(zip(swarm.domains, weights.tolist(), strict=True))}

@@ -8,6 +8,7 @@ import pytest
 from quadmix.errors import BudgetError
 from quadmix.search import domain_weights
 from quadmix.search.domain_weights import Repetition, capped, draw_weights, propose_weights
+from quadmix.search.objective import Objective
 from quadmix.search.regressors import fit_targets
 
 PRIOR = np.array([0.5, 0.3, 0.15, 0.05, 0.0])
@@ -73,14 +74,14 @@ def test_the_proposal_finds_a_planted_optimum_and_keeps_the_cap() -> None:
     losses = np.stack([((shares - best) ** 2).sum(axis=1) + rng.normal(0, 0.005, 256), rng.normal(0, 1, 256)], axis=1)
     models = fit_targets(["one", "two"], shares, losses)
     prior = shares.mean(axis=0)
-    factor = np.array([1.0, 0.0])
-    average, argmin, own = propose_weights(models, factor, prior, None, n=20_000, top=50, seed=1)
+    objective = Objective({"one": 1.0, "two": 0.0})
+    average, argmin, own = propose_weights(models, objective, prior, None, n=20_000, top=50, seed=1)
     assert [average.origin, argmin.origin, own.origin] == ["average", "argmin", "prior"]
     far = ((prior - best) ** 2).sum()
     assert ((average.weights - best) ** 2).sum() < 0.2 * far
     assert average.losses[0] < own.losses[0]
     limit = Repetition(np.array([100.0, 100.0, 100.0, 50.0, 100.0]), 1000, 5.0)
-    for one in propose_weights(models, factor, prior, limit, n=20_000, top=50, seed=1)[:2]:
+    for one in propose_weights(models, objective, prior, limit, n=20_000, top=50, seed=1)[:2]:
         assert (one.weights <= limit.cap + 1e-12).all()
         assert one.weights.sum() == pytest.approx(1.0)
         assert limit.repeats(one.weights).max() <= 5.0 + 1e-9
