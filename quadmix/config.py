@@ -201,12 +201,46 @@ class LinearDomainConfig(Section):
     epochs: Annotated[int, Field(ge=1, le=100)] = 5
 
 
+class LsaEmbedderConfig(Section):
+    """Hashed TF-IDF and a truncated SVD, fitted on the sample."""
+
+    kind: Literal["lsa"] = "lsa"
+    dimensions: Annotated[int, Field(ge=2, le=1024)] = 64
+
+
+class PretrainedEmbedderConfig(Section):
+    """A saved model2vec or sentence-transformers model; `path` is its folder, nothing is downloaded."""
+
+    kind: Literal["model2vec", "sentence_transformers"]
+    path: str
+
+
+EmbedderConfig = Annotated[LsaEmbedderConfig | PretrainedEmbedderConfig, Field(discriminator="kind")]
+
+
 class ClusterDomainConfig(Section):
-    """Domain labels from k-means over hashed TF-IDF + SVD embeddings of a pool sample."""
+    """Domain labels from k-means over embeddings of a pool sample."""
 
     kind: Literal["clusters"]
     k: Annotated[int, Field(ge=2, le=50_000)] = 8
-    dimensions: Annotated[int, Field(ge=2, le=1024)] = 64
+    embedder: EmbedderConfig = LsaEmbedderConfig()
+    sample_docs: Count = 20_000
+
+
+class ColumnClustersConfig(Section):
+    """Clusters that the input already holds: a column path, strings or integers."""
+
+    kind: Literal["column"]
+    column: str
+
+
+class EmbeddingClustersConfig(Section):
+    """K-means over embeddings of a pool sample, sizes repaired. k `auto`: about sqrt(documents / 2), at most one for
+    ten documents of the sample."""
+
+    kind: Literal["embeddings"] = "embeddings"
+    k: Literal["auto"] | Annotated[int, Field(ge=2, le=200_000)] = "auto"
+    embedder: EmbedderConfig = LsaEmbedderConfig()
     sample_docs: Count = 20_000
 
 
@@ -219,12 +253,15 @@ DomainConfig = Annotated[
     Field(discriminator="kind"),
 ]
 
+ClustersConfig = Annotated[ColumnClustersConfig | EmbeddingClustersConfig, Field(discriminator="kind")]
+
 
 class AnnotateConfig(Section):
-    """What is put on every document."""
+    """What is put on every document. clusters: finer than domains, the arms of `select.selector: quad`."""
 
     scorers: tuple[ScorerConfig, ...] = ()
     domains: DomainConfig = ColumnDomainConfig()
+    clusters: ClustersConfig | None = None
     leakage: Literal["refuse", "exclude"] = "refuse"
 
 

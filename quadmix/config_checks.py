@@ -28,6 +28,7 @@ from quadmix.config import (
     MixtureConfig,
     PerplexityScorerConfig,
     PoolConfig,
+    PretrainedEmbedderConfig,
     ScorerConfig,
     SearchConfig,
     SelectConfig,
@@ -315,6 +316,10 @@ def _named_paths(annotate: AnnotateConfig, targets: Targets, tokenizer: Tokenize
             yield from _model_paths(scorer, ("annotate", "scorers", index))
     if not isinstance(annotate.domains, ColumnDomainConfig | ClusterDomainConfig):
         yield from _model_paths(annotate.domains, ("annotate", "domains"))
+    for key in ("domains", "clusters"):
+        embedder = getattr(getattr(annotate, key), "embedder", None)
+        if isinstance(embedder, PretrainedEmbedderConfig):
+            yield ("annotate", key, "embedder", "path"), embedder.path
 
 
 def _model_paths(section: Any, path: Path) -> Iterator[Problem]:

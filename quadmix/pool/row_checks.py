@@ -71,16 +71,27 @@ def checked_batch(raw: RawRows, config: PoolConfig, log: ReadLog) -> pa.RecordBa
 
 def checked_domains(domains: pa.Array, faults: Faults) -> pa.Array:
     """(n,) string. Null and empty names are never merged together: both are NULL_DOMAIN."""
-    names, broken = as_text(domains)
-    faults.mark(broken, RowReason.BAD_UTF8, "domain")
+    return _checked_names(domains, faults, "domain", RowReason.NULL_DOMAIN, RowReason.DOMAIN_INVALID)
+
+
+def checked_clusters(clusters: pa.Array, faults: Faults) -> pa.Array:
+    """(n,) string, as for domains: null and empty names are NULL_CLUSTER."""
+    return _checked_names(clusters, faults, "cluster", RowReason.NULL_CLUSTER, RowReason.CLUSTER_INVALID)
+
+
+def _checked_names(
+    column: pa.Array, faults: Faults, what: str, null_reason: RowReason, invalid_reason: RowReason
+) -> pa.Array:
+    names, broken = as_text(column)
+    faults.mark(broken, RowReason.BAD_UTF8, what)
     names = pc.cast(names, pa.string())
     coded = names.dictionary_encode()
     known = coded.dictionary.to_pylist()
     codes = np.asarray(pc.fill_null(coded.indices, len(known)))
     empty = np.array([not name for name in known] + [True])
     invalid = np.array([_domain_invalid(name) for name in known] + [False])
-    faults.mark(empty[codes], RowReason.NULL_DOMAIN)
-    faults.mark(invalid[codes], RowReason.DOMAIN_INVALID, lambda row: known[codes[row]])
+    faults.mark(empty[codes], null_reason)
+    faults.mark(invalid[codes], invalid_reason, lambda row: known[codes[row]])
     return names
 
 

@@ -1,4 +1,4 @@
-"""Domain labels: a column of the input, a linear classifier, or clusters of embeddings."""
+"""Domain labels: a column of the input, or a linear classifier (clusters of embeddings: `scorers.clusters`)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quadmix.config import ClusterDomainConfig, ColumnDomainConfig, LinearDomainConfig
+from quadmix.config import ColumnDomainConfig, LinearDomainConfig
 from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, seed_for
-from quadmix.one_thread import one_blas_thread
 from quadmix.scorers.context import FitContext
-from quadmix.scorers.embeddings import Embedding, fit_embedding
 from quadmix.scorers.linear import Weights, logits, named, read_weights, train
 from quadmix.scorers.model_files import ModelFile, describe_model, load_model, save_model
 
 DOMAIN_NGRAMS = 2
-_LINEAR_FORM, _CLUSTER_FORM = "linear-domains", "clusters"
-_BLOCK_VALUES = 1 << 22  # similarities held at once
+_LINEAR_FORM = "linear-domains"
 
 
 @dataclass(frozen=True)
@@ -118,76 +115,6 @@ class LinearLabeler:
         return _names(self.domains, np.argmax(values, axis=1))
 
 
-@dataclass(frozen=True)
-class ClusterLabeler:
-    """The nearest of k centroids of document embeddings; `cluster_000` had the most documents of the sample."""
-
-    model: ModelFile
-    domains: tuple[str, ...]
-    version: str = "1"
-    inputs: tuple[str, ...] = ()
-
-    @classmethod
-    def from_config(cls, config: ClusterDomainConfig, context: FitContext) -> ClusterLabeler:
-        """Fit embedding and k-means on a sample of the pool. Raises ConfigError when it has fewer than k documents."""
-        documents = context.sample(config.sample_docs, "clusters")
-        if len(documents) < config.k:
-            raise ConfigError(
-                f"annotate.domains.k: found {config.k} clusters for a sample of {len(documents)} documents, "
-                f"wanted at most as many clusters as documents"
-            )
-        seed = seed_for(context.seed, "clusters")
-        embedding, embedded = fit_embedding([document.text for document in documents], config.dimensions, seed)
-        centroids = _centroids(embedded, config.k, seed)
-        arrays = {"idf": embedding.idf, "directions": embedding.directions, "centroids": centroids}
-        width = max(3, len(str(config.k - 1)))
-        names = tuple(f"cluster_{index:0{width}d}" for index in range(config.k))
-        file = save_model(context.directory, "domains-clusters", _CLUSTER_FORM, arrays, {"k": config.k})
-        return cls(file, names)
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint("clusters", self.version, self.model.sha256)
-
-    def load(self) -> None:
-        """Read the model file. Raises InputError when it is missing or changed."""
-        _clusters(self.model)
-
-    def label(self, batch: pa.RecordBatch) -> pa.Array[Any]:
-        """(n,) names of the nearest centroids."""
-        embedding, centroids = _clusters(self.model)
-        texts = [text or "" for text in batch.column("text").to_pylist()]
-        return _names(self.domains, nearest(embedding.transform(texts), centroids))
-
-
-def nearest(points: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(n,) index of the nearest centroid of each point, the first of equally near ones."""
-    wide = centroids.astype(np.float64)
-    offset = 0.5 * (wide * wide).sum(axis=1)
-    result = np.zeros(len(points), dtype=np.int64)
-    step = max(1, _BLOCK_VALUES // len(centroids))
-    for start in range(0, len(points), step):
-        # a product's last bits depend on the number of rows: in double precision, rounded, they cannot decide
-        closeness = points[start : start + step].astype(np.float64) @ wide.T - offset
-        result[start : start + step] = np.argmax(np.round(closeness, 9), axis=1)
-    return result
-
-
-def _centroids(points: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
-    """(k, dimensions) means, the largest cluster first."""
-    from sklearn.cluster import KMeans, MiniBatchKMeans
-
-    with one_blas_thread():
-        if k * len(points) <= 1 << 24:
-            model = KMeans(k, n_init=4, random_state=seed % 2**32)
-        else:
-            model = MiniBatchKMeans(k, n_init=1, batch_size=4096, random_state=seed % 2**32)
-        centroids = model.fit(points).cluster_centers_.astype(np.float32)
-    members = np.bincount(nearest(points, centroids), minlength=k)
-    ordered: NDArray[np.float32] = centroids[np.argsort(-members, kind="stable")]
-    return ordered
-
-
 def _names(domains: tuple[str, ...], index: NDArray[np.int64]) -> pa.Array[Any]:
     return pa.array(domains, type=pa.string()).take(pa.array(index))
 
@@ -195,9 +122,3 @@ def _names(domains: tuple[str, ...], index: NDArray[np.int64]) -> pa.Array[Any]:
 @lru_cache(maxsize=2)
 def _linear_weights(file: ModelFile) -> Weights:
     return read_weights(file, _LINEAR_FORM)
-
-
-@lru_cache(maxsize=2)
-def _clusters(file: ModelFile) -> tuple[Embedding, NDArray[np.float32]]:
-    arrays, _ = load_model(file, _CLUSTER_FORM)
-    return Embedding(arrays["idf"], arrays["directions"]), arrays["centroids"]

@@ -22,7 +22,12 @@ SCORERS: dict[str, str] = {
 DOMAINS: dict[str, str] = {
     "column": "quadmix.scorers.domains:ColumnLabeler",
     "linear": "quadmix.scorers.domains:LinearLabeler",
-    "clusters": "quadmix.scorers.domains:ClusterLabeler",
+    "clusters": "quadmix.scorers.clusters:ClusterLabeler",
+}
+
+CLUSTERS: dict[str, str] = {
+    "column": "quadmix.scorers.clusters:ColumnClusterLabeler",
+    "embeddings": "quadmix.scorers.clusters:ClusterLabeler",
 }
 
 
@@ -57,6 +62,11 @@ def make_scorer(config: KindConfig, context: FitContext) -> FittedScorer:
 def make_labeler(config: KindConfig, context: FitContext) -> FittedLabeler:
     """The domain labeller that `config` describes, fitted if it learns. Raises ConfigError for an unknown kind."""
     return cast(FittedLabeler, _load(DOMAINS, "domain labeller", config.kind).from_config(config, context))
+
+
+def make_clusters(config: KindConfig, context: FitContext) -> FittedLabeler:
+    """The cluster labeller that `config` describes, fitted if it learns. Raises ConfigError for an unknown kind."""
+    return cast(FittedLabeler, _load(CLUSTERS, "cluster labeller", config.kind).from_config(config, context))
 
 
 def _load(table: dict[str, str], what: str, kind: str) -> Any:

@@ -28,7 +28,7 @@ from quadmix.pool.prepared import prepared_input
 from quadmix.pool.refusals import FileRefused, Refusal, refused_error
 from quadmix.pool.units import InputFile, Unit
 from quadmix.progress import Progress
-from quadmix.scorers.registry import FittedLabeler, FittedScorer, make_labeler, make_scorer
+from quadmix.scorers.registry import FittedLabeler, FittedScorer, make_clusters, make_labeler, make_scorer
 from quadmix.scorers.tokens import Tokenizer, load_tokenizer
 from quadmix.stages.annotate_identity import base_key, prepared_key, stage_parts, unit_key
 from quadmix.stages.annotate_unit import UNIT_PIECE, AnnotateUnit, UnitItem, extra_columns
@@ -117,8 +117,8 @@ class _Work:
         """All steps, in order."""
         self.refused.extend(inventory.refused)
         self._sweep()
-        scorers, labeler = self._fit(files)
-        extras = extra_columns(scorers, labeler)
+        scorers, labeler, clusters = self._fit(files)
+        extras = extra_columns(scorers, labeler, clusters)
         if extras:
             inventory = find_inputs(self.pool, extras)
             self._refuse([refusal for refusal in inventory.refused if not self._is_refused(refusal.shard)])
@@ -129,10 +129,11 @@ class _Work:
             scorers,
             labeler,
             self.config.annotate.domains if isinstance(self.config.annotate.domains, ColumnDomainConfig) else None,
+            clusters,
             self.tokenizer,
             self.engine.share(self.index),
         )
-        base = base_key(self.config, scorers, labeler, self.tokenizer, self.targets)
+        base = base_key(self.config, scorers, labeler, clusters, self.tokenizer, self.targets)
         units, payloads = self._annotate_units(task, plan_units(inputs, self.pool.unit_bytes), base)
         criteria = tuple(criterion.name for scorer in scorers for criterion in scorer.outputs)
         final = quarantine_duplicates(self.engine, self.directory, payloads, criteria)
@@ -150,6 +151,7 @@ class _Work:
             "prepared": {shard: payload["name"] for shard, payload in sorted(prepared.items())},
             "scorers": [_scorer_json(scorer) for scorer in scorers],
             "labeler": {"version": labeler.version, "fingerprint": labeler.fingerprint},
+            "clusters": None if clusters is None else _clusters_json(clusters),
             "criteria": list(criteria),
         }
         unit_files = [entry for entry in (file_of(payload, "unit") for payload in final) if entry is not None]
@@ -175,8 +177,8 @@ class _Work:
         for name in (MODELS, SCRATCH):
             (self.directory / name).mkdir(exist_ok=True)
 
-    def _fit(self, files: Sequence[InputFile]) -> tuple[tuple[FittedScorer, ...], FittedLabeler]:
-        """Make the scorers and the labeller; a bad file that a fit trips over is left out when that is allowed."""
+    def _fit(self, files: Sequence[InputFile]) -> tuple[tuple[FittedScorer, ...], FittedLabeler, FittedLabeler | None]:
+        """Make the scorers and the labellers; a bad file that a fit trips over is left out when that is allowed."""
         while True:
             kept = [file for file in files if not self._is_refused(file.shard)]
             context = PoolFitContext(
@@ -193,11 +195,13 @@ class _Work:
             try:
                 scorers = tuple(make_scorer(section, context) for section in self.config.annotate.scorers)
                 labeler = make_labeler(self.config.annotate.domains, context)
+                section = self.config.annotate.clusters
+                clusters = None if section is None else make_clusters(section, context)
             except FileRefused as refused:
                 self._refuse([refused.refusal])
                 continue
             _require_distinct(scorers)
-            return scorers, labeler
+            return scorers, labeler, clusters
 
     def _prepare(
         self, files: Sequence[InputFile], extras: tuple[str, ...]
@@ -410,6 +414,13 @@ def _without(units: Sequence[Unit], refused: set[str]) -> tuple[Unit, ...]:
         unit if len(pieces) == len(unit.pieces) else replace(unit, pieces=pieces, rows=-1)
         for unit, pieces in zip(units, kept, strict=True)
     )
+
+
+def _clusters_json(labeler: FittedLabeler) -> dict[str, Any]:
+    """model: the file of centroids, None for a column's clusters."""
+    model = getattr(labeler, "model", None)
+    name = None if model is None else f"{MODELS}/{Path(model.path).name}"
+    return {"version": labeler.version, "fingerprint": labeler.fingerprint, "model": name}
 
 
 def _scorer_json(scorer: FittedScorer) -> dict[str, Any]:

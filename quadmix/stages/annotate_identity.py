@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from quadmix import __version__
-from quadmix.config import RunConfig
+from quadmix.config import PretrainedEmbedderConfig, RunConfig
 from quadmix.hashing import fingerprint
 from quadmix.pool.listing import format_of, list_input
 from quadmix.pool.storage import look, tail_digest
@@ -19,7 +19,7 @@ from quadmix.scorers.registry import FittedLabeler, FittedScorer
 from quadmix.scorers.tokens import Tokenizer
 from quadmix.stages.targets import TargetSet
 
-ANNOTATE_VERSION = "1"
+ANNOTATE_VERSION = "2"
 
 
 def stage_parts(
@@ -56,6 +56,7 @@ def base_key(
     config: RunConfig,
     scorers: Sequence[FittedScorer],
     labeler: FittedLabeler,
+    clusters: FittedLabeler | None,
     tokenizer: Tokenizer | None,
     targets: Sequence[TargetSet],
 ) -> str:
@@ -67,6 +68,7 @@ def base_key(
         _json(pool),
         _json(config.annotate.domains.model_dump(mode="json")),
         labeler.fingerprint,
+        "none" if clusters is None else clusters.fingerprint,
         "none" if tokenizer is None else tokenizer.digest,
         *(f"{scorer.name}:{scorer.fingerprint}" for scorer in scorers),
         *(target.digest for target in targets),
@@ -90,6 +92,10 @@ def _side_paths(config: RunConfig) -> list[str]:
         model = getattr(section, "model", None)
         if model is not None:
             found.append(model)
+    for labels in (config.annotate.domains, config.annotate.clusters):
+        embedder = getattr(labels, "embedder", None)
+        if isinstance(embedder, PretrainedEmbedderConfig):
+            found.append(embedder.path)
     return sorted({path for path in found if not path.startswith("target:") and path != "pool"})
 
 

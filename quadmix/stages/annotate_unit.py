@@ -28,7 +28,7 @@ from quadmix.pool.parquet_footer import read_footer
 from quadmix.pool.quarantine import Faults, escaped
 from quadmix.pool.readers import read_unit
 from quadmix.pool.refusals import FileRefused, Refusal
-from quadmix.pool.row_checks import ReadLog, checked_domains
+from quadmix.pool.row_checks import ReadLog, checked_clusters, checked_domains
 from quadmix.pool.storage import full_digest
 from quadmix.pool.units import Unit
 from quadmix.schema import RowReason
@@ -65,14 +65,16 @@ class AnnotateUnit:
     scorers: tuple[FittedScorer, ...]
     labeler: FittedLabeler
     domains: ColumnDomainConfig | None
+    clusters: FittedLabeler | None
     tokenizer: Tokenizer | None
     targets: Shared[TargetIndex]
 
     def __call__(self, item: UnitItem) -> dict[str, Any] | list[Refusal]:
         log = ReadLog()
         unknown: Counter[str] = Counter()
-        columns = UnitColumns(tuple(criterion.name for scorer in self.scorers for criterion in scorer.outputs))
-        extras = extra_columns(self.scorers, self.labeler)
+        criteria = tuple(criterion.name for scorer in self.scorers for criterion in scorer.outputs)
+        columns = UnitColumns(criteria, self.clusters is not None)
+        extras = extra_columns(self.scorers, self.labeler, self.clusters)
         shared_ids = 0
         try:
             for batch in read_unit(item.unit, self.config, extras, log):
@@ -95,6 +97,7 @@ class AnnotateUnit:
         tokens = np.zeros(n_rows, dtype=np.int64)
         content = np.zeros(n_rows, dtype=np.uint64)
         domains = pa.nulls(n_rows, pa.string())
+        clusters = None if self.clusters is None else domains
         scores = np.full((n_rows, len(columns.criteria)), np.nan, dtype=np.float32)
         if self.tokenizer is None:
             tokens = np.asarray(pc.fill_null(batch["tokens"], 0))
@@ -106,6 +109,11 @@ class AnnotateUnit:
             content[rows] = content_hash(texts)
             labels = self._labels(usable, faults, rows, unknown)
             domains = labels if len(rows) == n_rows else _scatter(labels, rows, n_rows)
+            if self.clusters is not None:
+                inner = Faults.none(len(rows))
+                arms = checked_clusters(_ready(self.clusters).label(usable), inner)
+                _carry(inner, faults, rows)
+                clusters = arms if len(rows) == n_rows else _scatter(arms, rows, n_rows)
             if self.tokenizer is not None:
                 tokens[rows] = self._count(texts, faults, rows)
             scores[rows] = self._scores(usable, faults, rows)
@@ -119,6 +127,7 @@ class AnnotateUnit:
         columns.append(
             batch=batch,
             domains=domains,
+            clusters=clusters,
             doc_hash=hashes,
             id_check=checks,
             content_hash=content,
@@ -197,9 +206,11 @@ class AnnotateUnit:
         faults.mark(owners >= 0, RowReason.TARGET_LEAK, lambda row: f"target {index.names[owners[row]]}")
 
 
-def extra_columns(scorers: Sequence[FittedScorer], labeler: FittedLabeler) -> tuple[str, ...]:
-    """Input columns that scorers and the labeler read beyond the configured ones."""
-    inputs = [*(scorer.inputs for scorer in scorers), labeler.inputs]
+def extra_columns(
+    scorers: Sequence[FittedScorer], labeler: FittedLabeler, clusters: FittedLabeler | None
+) -> tuple[str, ...]:
+    """Input columns that scorers and labellers read beyond the configured ones."""
+    inputs = [*(scorer.inputs for scorer in scorers), labeler.inputs, *([clusters.inputs] if clusters else [])]
     return tuple(dict.fromkeys(path for paths in inputs for path in paths))
 
 

@@ -19,6 +19,9 @@ import pyarrow as pa
 
 from quadmix.config import (
     ClusterDomainConfig,
+    ClustersConfig,
+    DomainConfig,
+    EmbeddingClustersConfig,
     LinearDomainConfig,
     LinearScorerConfig,
     PerplexityScorerConfig,
@@ -44,7 +47,10 @@ _SAMPLE_BYTES = 500_000
 _HEAD_BYTES = 2**20  # stored bytes of a JSONL file in which lines are counted
 # seconds of one core per megabyte of text, measured on the shipped pool at 2.5 GHz: orders of magnitude, not promises
 _SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.35, "linear": 0.08}
-_LABEL_SECONDS = {"column": 0.0, "linear": 0.09, "clusters": 0.06}
+_LABEL_SECONDS = {"column": 0.0, "linear": 0.09, "clusters": 0.06, "embeddings": 0.06}
+# per megabyte, of documents of about 2,000 characters
+_EMBED_SECONDS = {"lsa": 0.0, "model2vec": 0.4, "sentence_transformers": 20.0}
+_LEARNERS = (LinearScorerConfig, LinearDomainConfig, ClusterDomainConfig, EmbeddingClustersConfig)
 _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clusters learn from
 _READ_SECONDS = 0.1  # to decode, check, hash and write
 _PROBE_STEPS = 12
@@ -230,10 +236,11 @@ def _count(config: RunConfig, texts: list[str]) -> np.ndarray[Any, Any]:
 def _annotate_seconds(config: RunConfig, seen: _Seen) -> float:
     """Of one core: tokenizer as measured, scorers by their constants, perplexity by the proxy's speed."""
     megabytes = seen.text_bytes / 1e6
-    domains = config.annotate.domains
-    total = seen.tokens * seen.token_seconds + megabytes * (_READ_SECONDS + _LABEL_SECONDS[domains.kind])
-    for learner in (*config.annotate.scorers, domains):
-        if isinstance(learner, (LinearScorerConfig, LinearDomainConfig, ClusterDomainConfig)):
+    labels = (config.annotate.domains, config.annotate.clusters)
+    total = seen.tokens * seen.token_seconds + megabytes * _READ_SECONDS
+    total += megabytes * sum(_label_seconds(section) for section in labels if section is not None)
+    for learner in (*config.annotate.scorers, *labels):
+        if isinstance(learner, _LEARNERS):
             total += _FIT_SECONDS * megabytes * min(learner.sample_docs / max(seen.documents, 1), 1.0)
     for scorer in config.annotate.scorers:
         if isinstance(scorer, PerplexityScorerConfig):
@@ -243,6 +250,12 @@ def _annotate_seconds(config: RunConfig, seen: _Seen) -> float:
         else:
             total += megabytes * _SCORER_SECONDS[scorer.kind]
     return total
+
+
+def _label_seconds(section: DomainConfig | ClustersConfig) -> float:
+    """Of one core, per megabyte of text."""
+    embedder = getattr(section, "embedder", None)
+    return _LABEL_SECONDS[section.kind] + (0.0 if embedder is None else _EMBED_SECONDS[embedder.kind])
 
 
 def _proxy_seconds(config: RunConfig) -> float:

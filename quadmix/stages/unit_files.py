@@ -35,14 +35,17 @@ BAD_ROWS_SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
-_CODED = [schema.SHARD, schema.DOMAIN, schema.STATUS]
+_NAMED = (schema.DOMAIN, schema.CLUSTER)
+_CODED = [schema.SHARD, *_NAMED, schema.STATUS]
 
 
 @dataclass
 class UnitColumns:
-    """A unit's annotations while they are gathered. criteria: names of the score columns, in order."""
+    """A unit's annotations while they are gathered. criteria: names of the score columns, in order; clusters: whether
+    there is a column of clusters."""
 
     criteria: tuple[str, ...]
+    clusters: bool = False
     batches: list[pa.Table] = field(default_factory=list)
     checks: list[NDArray[np.uint64]] = field(default_factory=list)
     bad: list[pa.Table] = field(default_factory=list)
@@ -52,6 +55,7 @@ class UnitColumns:
         *,
         batch: pa.RecordBatch,
         domains: pa.Array,
+        clusters: pa.Array | None,
         doc_hash: NDArray[np.uint64],
         id_check: NDArray[np.uint64],
         content_hash: NDArray[np.uint64],
@@ -72,6 +76,7 @@ class UnitColumns:
             schema.N_TOKENS: pa.array(n_tokens),
             schema.N_BYTES: pa.array(n_bytes),
             schema.DOMAIN: domains,
+            **({} if clusters is None else {schema.CLUSTER: clusters}),
             schema.STATUS: pc.fill_null(status, schema.OK),
         }
         for index, name in enumerate(self.criteria):
@@ -86,16 +91,17 @@ class UnitColumns:
     def table(self) -> pa.Table:
         """All rows, in input order."""
         if not self.batches:
-            return annotation_schema(self.criteria).empty_table()
+            return annotation_schema(self.criteria, self.clusters).empty_table()
         table = pa.concat_tables(self.batches)
-        position = table.schema.get_field_index(schema.DOMAIN)
-        return table.set_column(position, schema.DOMAIN, _sorted_dictionary(table[schema.DOMAIN])).cast(
-            annotation_schema(self.criteria)
-        )
+        for name in _NAMED:
+            position = table.schema.get_field_index(name)
+            if position >= 0:
+                table = table.set_column(position, name, _sorted_dictionary(table[name]))
+        return table.cast(annotation_schema(self.criteria, self.clusters))
 
 
-def annotation_schema(criteria: tuple[str, ...]) -> pa.Schema:
-    """Columns of an annotation file."""
+def annotation_schema(criteria: tuple[str, ...], clusters: bool) -> pa.Schema:
+    """Columns of an annotation file; domains and clusters by name."""
     fixed: list[tuple[str, pa.DataType]] = [
         (schema.DOC_ID, pa.string()),
         (schema.DOC_HASH, pa.uint64()),
@@ -105,6 +111,7 @@ def annotation_schema(criteria: tuple[str, ...]) -> pa.Schema:
         (schema.N_TOKENS, pa.int64()),
         (schema.N_BYTES, pa.int64()),
         (schema.DOMAIN, pa.dictionary(pa.int32(), pa.string())),
+        *([(schema.CLUSTER, pa.dictionary(pa.int32(), pa.string()))] if clusters else []),
         (schema.STATUS, pa.string()),
     ]
     return pa.schema([*fixed, *((schema.score_column(name), pa.float32()) for name in criteria)])
@@ -220,9 +227,9 @@ def _tally(table: pa.Table) -> dict[str, list[int]]:
     return {status: [count, total] for status, count, total in zip(statuses, docs, tokens, strict=True)}
 
 
-def _sorted_dictionary(domains: pa.ChunkedArray) -> pa.ChunkedArray:
+def _sorted_dictionary(names: pa.ChunkedArray) -> pa.ChunkedArray:
     """The names as dictionary<int32, string> with the names sorted, so that bytes do not depend on batch borders."""
-    coded = domains.combine_chunks()
+    coded = names.combine_chunks()
     coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
     coded = coded.dictionary_encode()
     order = pc.sort_indices(coded.dictionary)

@@ -18,8 +18,10 @@ import pytest
 
 from quadmix.config import (
     ClusterDomainConfig,
+    ColumnClustersConfig,
     ColumnDomainConfig,
     ColumnScorerConfig,
+    EmbeddingClustersConfig,
     HeuristicScorerConfig,
     LinearDomainConfig,
     LinearScorerConfig,
@@ -29,7 +31,7 @@ from quadmix.config import (
 )
 from quadmix.errors import ConfigError
 from quadmix.scorers.heuristics import OUTPUTS
-from quadmix.scorers.registry import DOMAINS, SCORERS, make_labeler, make_scorer
+from quadmix.scorers.registry import CLUSTERS, DOMAINS, SCORERS, make_clusters, make_labeler, make_scorer
 from quadmix.scorers.tokens import load_tokenizer
 from tests.scorers.list_context import ListContext, notices, speech
 
@@ -50,7 +52,11 @@ SCORER_CONFIGS: dict[str, Callable[[], object]] = {
 DOMAIN_CONFIGS: dict[str, Callable[[], object]] = {
     "column": lambda: ColumnDomainConfig(allowed=("speech", "notice")),
     "linear": lambda: LinearDomainConfig(kind="linear", labelled=("labelled",), label="label", buckets=2**12),
-    "clusters": lambda: ClusterDomainConfig(kind="clusters", k=4, dimensions=8),
+    "clusters": lambda: ClusterDomainConfig(kind="clusters", k=4, embedder={"kind": "lsa", "dimensions": 8}),
+}
+CLUSTER_CONFIGS: dict[str, Callable[[], object]] = {
+    "column": lambda: ColumnClustersConfig(kind="column", column="domain"),
+    "embeddings": lambda: EmbeddingClustersConfig(),
 }
 
 WEIRD = [
@@ -98,10 +104,12 @@ def _tokenizer_file(directory: Path) -> str:
 
 
 def fit(kind: str, directory: Path):
-    """A scorer (`linear`) or a labeller (`domain:linear`), fitted in `directory`."""
+    """A scorer (`linear`) or a labeller (`domain:linear`, `cluster:column`), fitted in `directory`."""
     context = make_context(directory)
     if kind.startswith("domain:"):
         return make_labeler(DOMAIN_CONFIGS[kind.removeprefix("domain:")](), context)
+    if kind.startswith("cluster:"):
+        return make_clusters(CLUSTER_CONFIGS[kind.removeprefix("cluster:")](), context)
     return make_scorer(SCORER_CONFIGS[kind](), context)
 
 
@@ -134,7 +142,8 @@ def _fit_and_score_all(connection, directory: str, pickled: dict[str, bytes], te
     connection.send(answers)
 
 
-KINDS = [*SCORERS, *(f"domain:{kind}" for kind in DOMAINS)]
+LABELERS = [*(f"domain:{kind}" for kind in DOMAINS), *(f"cluster:{kind}" for kind in CLUSTERS)]
+KINDS = [*SCORERS, *LABELERS]
 TEXTS = [*WEIRD, *(document.text for document in [*speech(12, seed=9), *notices(12, seed=9)])]
 
 
@@ -162,6 +171,7 @@ def _cached_results(fitted_one, texts: tuple[str, ...]) -> list[list[object]]:
 def test_every_kind_has_an_example_config():
     assert set(SCORER_CONFIGS) == set(SCORERS)
     assert set(DOMAIN_CONFIGS) == set(DOMAINS)
+    assert set(CLUSTER_CONFIGS) == set(CLUSTERS)
 
 
 def test_unknown_kinds_are_refused_with_the_known_ones(tmp_path):
@@ -186,14 +196,14 @@ def test_scores_are_float32_finite_in_range_and_one_a_row(kind, fitted):
             assert criterion.range[0] <= values.min() <= values.max() <= criterion.range[1], criterion.name
 
 
-@pytest.mark.parametrize("kind", DOMAINS)
-def test_labels_are_strings_among_the_declared_domains(kind, fitted):
-    labeler = fitted(f"domain:{kind}")
+@pytest.mark.parametrize("kind", LABELERS)
+def test_labels_are_strings_among_the_declared_ones(kind, fitted):
+    labeler = fitted(kind)
     labeler.load()
     labels = labeler.label(batch_of(TEXTS))
     assert len(labels) == len(TEXTS)
     assert pa.types.is_string(labels.type)
-    assert set(labels.to_pylist()) <= set(labeler.domains)
+    assert labeler.domains is None or set(labels.to_pylist()) <= set(labeler.domains)
 
 
 @pytest.mark.parametrize("kind", KINDS)

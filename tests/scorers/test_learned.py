@@ -19,7 +19,8 @@ from quadmix.config import (
     ProxyConfig,
 )
 from quadmix.errors import ConfigError, InputError
-from quadmix.scorers.domains import ClusterLabeler, ColumnLabeler, LinearLabeler, nearest
+from quadmix.scorers.clusters import ClusterLabeler, nearest
+from quadmix.scorers.domains import ColumnLabeler, LinearLabeler
 from quadmix.scorers.embeddings import fit_embedding
 from quadmix.scorers.hashed_ngrams import hashed_ngrams
 from quadmix.scorers.linear import LinearScorer
@@ -161,7 +162,9 @@ def test_three_labels_are_told_apart_and_one_is_refused(tmp_path):
 
 
 def test_clusters_find_the_kinds_without_being_told(context):
-    labeler = ClusterLabeler.from_config(ClusterDomainConfig(kind="clusters", k=2, dimensions=8), context)
+    labeler = ClusterLabeler.from_config(
+        ClusterDomainConfig(kind="clusters", k=2, embedder={"kind": "lsa", "dimensions": 8}), context
+    )
     assert labeler.domains == ("cluster_000", "cluster_001")
     kinds = [labeler.label(batch(texts_of(docs))).to_pylist() for docs in (speech(20, seed=8), notices(20, seed=8))]
     assert [len(set(labels)) for labels in kinds] == [1, 1]
