@@ -160,9 +160,7 @@ def fit_language_model(
                 order_seed=seed_for(seed, "language-model", "order"),
             )
         except Diverged as error:
-            raise InputError(
-                f"the language model for the perplexity scorer diverged ({error}); lower proxy.lr"
-            ) from None
+            raise InputError(f"a language model diverged in training ({error}); lower proxy.lr") from None
     return LanguageModel(decoder, vocab_size, start_id, max_tokens)
 
 

@@ -432,13 +432,61 @@ class SearchConfig(Section):
     confirm: ConfirmConfig = ConfirmConfig()
 
 
+class TrainedModelConfig(Section):
+    """A proxy, trained on a random sample of the pool; its rows must be as long as the documents that it scores."""
+
+    kind: Literal["proxy"] = "proxy"
+    proxy: ProxyConfig = ProxyConfig(preset="custom", d_model=64, layers=2, heads=2, d_ff=192, seq_len=128, batch=8)
+    train_tokens: Count = 600_000
+
+
+class HuggingFaceModelConfig(Section):
+    """A saved Hugging Face causal language model with safetensors; `path` is its folder, nothing is downloaded and none
+    of its code is run. Its tokenizer must be the run's."""
+
+    kind: Literal["huggingface"]
+    path: str
+
+
+QuadModelConfig = Annotated[TrainedModelConfig | HuggingFaceModelConfig, Field(discriminator="kind")]
+
+
+class QuadConfig(Section):
+    """How Quad finds the clusters that help the targets (algorithms.md, section 3).
+
+    references: targets whose search halves are the reference, all where none is named; reference_rule `max`: a
+    document's benefit is that to the target which it helps most. reference_tokens: at most, of each target. factor_docs:
+    of the pool, for the curvature. max_tokens: of a document, for training, curvature and benefits. max_scored: of the
+    pool's documents. threshold_quantile: see `selectors.quad.BanditSettings`.
+    """
+
+    model: QuadModelConfig = TrainedModelConfig()
+    references: tuple[Name, ...] = ()
+    reference_rule: Literal["mean", "max"] = "mean"
+    reference_tokens: Count = 100_000
+    layers: Literal["all", "attention", "mlp"] = "all"
+    curvature: Literal["ekfac", "kfac", "diagonal", "identity"] = "ekfac"
+    damping: Annotated[float, Field(gt=0.0, le=1e6)] = 0.1
+    factor_docs: Count = 1_000
+    max_tokens: Annotated[int, Field(ge=2, le=65_536)] = 128
+    max_scored: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    docs_per_pull: Annotated[int, Field(ge=1, le=100_000)] = 16
+    arms_per_round: Annotated[int, Field(ge=1, le=100_000)] = 8
+    grant_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    exploration: Annotated[float, Field(ge=0.0, le=1e6)] = 1.0
+    threshold_quantile: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+
+
 class SelectConfig(Section):
     """What is published. `winner` is the confirmed winner of the search; a theta makes the search unnecessary.
 
+    selector: `mixture` takes documents as the mixture says; `quad` takes clusters by their benefit, within the tokens
+    that the mixture gives each domain, or, with `mixture: free`, from the whole pool.
     theta_file: a theta as `search tell` writes it (proposal.json), in place of `theta`.
     """
 
-    mixture: Literal["winner", "proposal", "natural", "uniform", "topk", "theta"] = "winner"
+    selector: Literal["mixture", "quad"] = "mixture"
+    mixture: Literal["winner", "proposal", "natural", "uniform", "topk", "theta", "free"] = "winner"
     theta: Theta | None = None
     theta_file: str | None = None
     criterion: Name | None = None  # for topk
@@ -448,6 +496,10 @@ class SelectConfig(Section):
         given = (self.theta is not None) + (self.theta_file is not None)
         if given != (self.mixture == "theta"):
             raise ValueError("one of `theta` and `theta_file` must be given when, and only when, `mixture: theta`")
+        if self.selector == "quad" and self.mixture == "topk":
+            raise ValueError("`selector: quad` needs tokens for each domain or `mixture: free`; topk gives neither")
+        if self.selector == "mixture" and self.mixture == "free":
+            raise ValueError("`mixture: free` leaves everything to a selector; give `selector: quad` with it")
         if self.mixture == "topk" and self.criterion is None:
             raise ValueError("`mixture: topk` needs `criterion`, the score to rank by")
         return self
@@ -491,6 +543,7 @@ class RunConfig(Section):
     annotate: AnnotateConfig = AnnotateConfig()
     mixture: MixtureConfig
     search: SearchConfig | None = None
+    quad: QuadConfig = QuadConfig()
     select: SelectConfig = SelectConfig()
 
 

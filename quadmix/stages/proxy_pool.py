@@ -8,15 +8,12 @@ process, a `Sample` holds them sorted by document hash, so nothing depends on ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from quadmix import __version__
@@ -26,10 +23,8 @@ from quadmix.core.sketch import TokenHistogram
 from quadmix.engine.base import Engine
 from quadmix.errors import InputError
 from quadmix.hashing import fingerprint, uniform
-from quadmix.pool.readers import read_unit
 from quadmix.pool.units import Unit
 from quadmix.progress import Progress
-from quadmix.schema import OK, ROW, STATUS
 from quadmix.scorers.tokens import FileTokenizer
 from quadmix.search.features import QualitySample
 from quadmix.stages.annotate import Annotated
@@ -46,6 +41,7 @@ from quadmix.stages.records import (
     stage_fingerprint,
 )
 from quadmix.stages.rows import RowReader
+from quadmix.stages.unit_texts import chosen_texts, ok_rows
 
 STAGE = "proxy_pool"
 PURPOSE = "proxy-pool"
@@ -178,14 +174,16 @@ class TokeniseUnit:
         return files, piece["docs"], piece["tokens"]
 
     def _run(self, directory: Path, index: int, unit: Unit, annotations: str) -> dict[str, Any]:
-        from proxy_models.data import write_segment
+        from proxy_models.data import write_arrays, write_segment
 
         documents, chosen = self._documents(annotations)
         ids = [
-            array for texts in self._texts(unit, annotations, chosen) for array in self.tokenizer.encode_batch(texts)
+            array
+            for texts in chosen_texts(self.pool, unit, annotations, chosen)
+            for array in self.tokenizer.encode_batch(texts)
         ]
         write_segment(str(directory / _segment_name(index)), ids, documents["doc_hash"], self.tokenizer.vocab_size)
-        _write_array(directory / _array_name(index), documents)
+        write_arrays(str(directory / _array_name(index)), (documents,))
         names = (_segment_name(index), _array_name(index))
         return {
             "files": [file_entry(directory, name, documents.size) for name in names],
@@ -195,8 +193,7 @@ class TokeniseUnit:
 
     def _documents(self, annotations: str) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
         """The unit's documents that belong to the sample, in input order, and which of the unit's rows they are."""
-        status = pq.read_table(annotations, columns=[STATUS], page_checksum_verification=True)[STATUS]
-        ok = np.array([value == OK for value in status.to_pylist()], dtype=bool)
+        ok = ok_rows(annotations)
         parts = []
         reader = RowReader(self.domains, self.criteria)
         for batch, _ in reader.batches(annotations):
@@ -209,32 +206,6 @@ class TokeniseUnit:
         chosen = np.zeros(ok.size, dtype=bool)
         chosen[np.flatnonzero(ok)[inside]] = True
         return documents[inside], chosen
-
-    def _texts(self, unit: Unit, annotations: str, chosen: NDArray[np.bool_]) -> Iterator[list[str]]:
-        """Texts of the chosen rows, a batch at a time. Raises InputError when unit and annotations do not fit."""
-        rows = pq.read_table(annotations, columns=[ROW], page_checksum_verification=True)[ROW].to_numpy()
-        start = 0
-        for batch in read_unit(unit, self.pool):
-            stop = start + batch.num_rows
-            if stop > rows.size or not np.array_equal(
-                rows[start:stop], batch.column(ROW).to_numpy(zero_copy_only=False)
-            ):
-                raise _changed(unit, annotations)
-            texts = batch.column("text").filter(pa.array(chosen[start:stop])).to_pylist()
-            if any(text is None for text in texts):
-                raise _changed(unit, annotations)
-            yield texts
-            start = stop
-        if start != rows.size:
-            raise _changed(unit, annotations)
-
-
-def _changed(unit: Unit, annotations: str) -> InputError:
-    names = sorted({piece.file.shard for piece in unit.pieces})
-    return InputError(
-        f"{', '.join(names[:3])}: the rows are no longer those that {annotations} describes; the input changed after "
-        "it was annotated. Rerun the same command: annotate notices and does the changed files again"
-    )
 
 
 def document_dtype(n_criteria: int) -> np.dtype[np.void]:
@@ -301,11 +272,6 @@ def load_sample(pool: ProxyPool, score_maps: str) -> Sample:
         tokens_by_domain=np.bincount(domain, weights=n_tokens.astype(np.float64), minlength=n_domains).astype(np.int64),
         whole_quality=quality.whole,
     )
-
-
-def _write_array(path: Path, array: NDArray[np.void]) -> None:
-    with open(path, "wb") as handle:
-        np.lib.format.write_array(handle, array, version=(1, 0), allow_pickle=False)
 
 
 def _segment_name(index: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from quadmix.errors import InputError
-from quadmix.schema import DOC_HASH, DOMAIN, N_TOKENS, OK, STATUS, score_column
+from quadmix.schema import CLUSTER, DOC_HASH, DOMAIN, N_TOKENS, OK, STATUS, score_column
 from quadmix.selectors.base import DocBatch
 
 
@@ -21,17 +22,20 @@ from quadmix.selectors.base import DocBatch
 class RowReader:
     """Which columns to read, and the pool's domain names that give domains their index.
 
-    Passes that draw nothing leave `hashes` out (the column that compresses least): their batches hold zeros.
+    Passes that draw nothing leave `hashes` out (the column that compresses least): their batches hold zeros. Where
+    cluster names are given, batches hold each document's index into them.
     """
 
     domains: tuple[str, ...]
     criteria: tuple[str, ...]
     extra: tuple[str, ...] = ()
     hashes: bool = True
+    clusters: tuple[str, ...] = ()
 
     def batches(self, path: str) -> Iterator[tuple[DocBatch, pa.Table]]:
         """(documents of status ok, their further columns `extra`), one row group at a time, in input order."""
         columns = [N_TOKENS, DOMAIN, STATUS, *map(score_column, self.criteria), *([DOC_HASH] if self.hashes else [])]
+        columns += [CLUSTER] if self.clusters else []
         columns += [name for name in self.extra if name not in columns]
         with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
@@ -46,24 +50,33 @@ class RowReader:
         for column, name in enumerate(self.criteria):
             scores[:, column] = _numpy(table[score_column(name)])
         hashes = _numpy(table[DOC_HASH]) if self.hashes else np.zeros(table.num_rows, dtype=np.uint64)
-        return DocBatch(hashes, self._domain_codes(table[DOMAIN], path), _numpy(table[N_TOKENS]), scores)
+        domain = _codes(table[DOMAIN], self.domains, f"{path}: domains")
+        cluster = _codes(table[CLUSTER], self.clusters, f"{path}: clusters") if self.clusters else None
+        return DocBatch(hashes, domain, _numpy(table[N_TOKENS]), scores, cluster)
 
-    def _domain_codes(self, column: pa.ChunkedArray, path: str) -> NDArray[np.int32]:
-        place = {name: index for index, name in enumerate(self.domains)}
-        codes = np.empty(len(column), dtype=np.int32)
-        start = 0
-        for chunk in column.chunks:
-            if not pa.types.is_dictionary(chunk.type):
-                chunk = chunk.dictionary_encode()
-            names: Sequence[str] = chunk.dictionary.to_pylist()
-            mapping = np.array([place.get(name, -1) for name in names] or [0], dtype=np.int32)
-            mine = mapping[_numpy(chunk.indices)]
-            if mine.size and int(mine.min()) < 0:
-                unknown = sorted({name for name in names if name not in place})
-                raise InputError(f"{path}: domains {unknown} are not in the pool's summary; run annotate again")
-            codes[start : start + len(chunk)] = mine
-            start += len(chunk)
-        return codes
+
+def _codes(column: pa.ChunkedArray, known: tuple[str, ...], what: str) -> NDArray[np.int32]:
+    """(n,) index of every name among the known ones. Raises InputError for one that is not there."""
+    place = _places(known)
+    codes = np.empty(len(column), dtype=np.int32)
+    start = 0
+    for chunk in column.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            chunk = chunk.dictionary_encode()
+        names: Sequence[str] = chunk.dictionary.to_pylist()
+        mapping = np.array([place.get(name, -1) for name in names] or [0], dtype=np.int32)
+        mine = mapping[_numpy(chunk.indices)]
+        if mine.size and int(mine.min()) < 0:
+            unknown = sorted({name for name in names if name not in place})
+            raise InputError(f"{what} {unknown} are not in the pool's summary; run annotate again")
+        codes[start : start + len(chunk)] = mine
+        start += len(chunk)
+    return codes
+
+
+@lru_cache(maxsize=4)
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: index for index, name in enumerate(names)}
 
 
 def _ok_rows(status: pa.ChunkedArray) -> pa.Array | None:

@@ -1,0 +1,33 @@
+"""The causal language model that influence is measured with, loaded from a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from proxy_models.scoring import load_language_model
+from quadmix.errors import EnvironmentFault, InputError
+
+
+def load_causal(kind: str, path: str) -> nn.Module:
+    """kind: proxy (as `scoring.LanguageModel.save` leaves it) or huggingface (safetensors; no code of it is run).
+
+    Raises InputError for a folder that holds no such model, EnvironmentFault without `transformers`.
+    """
+    if kind == "proxy":
+        return load_language_model(Path(path)).decoder
+    try:
+        from transformers import AutoModelForCausalLM
+    except ModuleNotFoundError as error:
+        raise EnvironmentFault(
+            f"quad.model: a Hugging Face model needs the package {error.name!r}, which is not installed; "
+            "pip install transformers"
+        ) from error
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="float32"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"quad.model.path: {path} holds no causal language model in safetensors ({error})") from error
+    return model.eval()

@@ -1,0 +1,118 @@
+"""The model whose gradients say what helps: a proxy trained on a random sample of the store, or one from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from quadmix import __version__
+from quadmix.config import HuggingFaceModelConfig, ProxyConfig, RunConfig, TrainedModelConfig
+from quadmix.engine.base import Engine
+from quadmix.hashing import fingerprint, seed_for, sha256_file
+from quadmix.progress import Progress
+from quadmix.scorers.tokens import FileTokenizer
+from quadmix.stages.quad.store import Place, Store, read_places
+from quadmix.stages.records import StageRecord, begin, commit, file_entry, find, stage_directory, stage_fingerprint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STAGE = "quad_model"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model is, and its identity."""
+
+    kind: str
+    path: str
+    digest: str
+
+    def load(self) -> nn.Module:
+        """The model, at most once a process."""
+        return _loaded(self)
+
+
+@lru_cache(maxsize=1)
+def _loaded(ref: ModelRef) -> nn.Module:
+    from proxy_models.loading import load_causal
+
+    return load_causal(ref.kind, ref.path)
+
+
+def quad_model(
+    config: RunConfig, engine: Engine, progress: Progress, tokenizer: FileTokenizer, store: Store
+) -> ModelRef:
+    """Train the proxy, or reuse it; a Hugging Face model is only looked at."""
+    chosen = config.quad.model
+    if isinstance(chosen, HuggingFaceModelConfig):
+        files = sorted(path for path in Path(chosen.path).rglob("*") if path.is_file())
+        digest = fingerprint(*(f"{path.relative_to(chosen.path)}:{sha256_file(str(path))}" for path in files))
+        return ModelRef("huggingface", str(Path(chosen.path).absolute()), digest)
+    root = Path(config.output)
+    parts = {
+        "version": __version__,
+        "store": store.digest,
+        "config.quad.model": chosen.model_dump_json(),
+        "seed": str(config.seed),
+    }
+    reuse = find(root, STAGE, parts)
+    progress.say(reuse.why)
+    record = reuse.record
+    if record is None:
+        directory = begin(root, STAGE, parts)
+        record = _trained(config, chosen, engine, progress, tokenizer, store, directory, parts)
+        commit(root, record)
+    return ModelRef("proxy", str(stage_directory(root, STAGE, record.fingerprint)), record.summary["digest"])
+
+
+def _trained(
+    config: RunConfig,
+    chosen: TrainedModelConfig,
+    engine: Engine,
+    progress: Progress,
+    tokenizer: FileTokenizer,
+    store: Store,
+    directory: Path,
+    parts: dict[str, str],
+) -> StageRecord:
+    places = store.sample("quad-train", config.seed, tokens=chosen.train_tokens)
+    task = TrainModel(
+        str(directory), store, chosen.proxy, tokenizer.vocab_size, tokenizer.end_id, config.quad.max_tokens, config.seed
+    )
+    ((_, (digest, tokens)),) = engine.map(task, [tuple(places)], label="quad: training the proxy")
+    if tokens < chosen.train_tokens:
+        progress.say(
+            f"quad: the proxy read {tokens:,} tokens of {chosen.train_tokens:,} asked (quad.model.train_tokens): all "
+            "that the documents of the store hold"
+        )
+    names = sorted(path.name for path in directory.iterdir() if path.name.startswith("model."))
+    files = tuple(file_entry(directory, name, 0) for name in names)
+    return StageRecord(STAGE, stage_fingerprint(STAGE, parts), parts, files, {"digest": digest, "tokens": tokens})
+
+
+@dataclass(frozen=True)
+class TrainModel:
+    """Task: places in the store -> (digest of the trained model in `directory`, tokens it read)."""
+
+    directory: str
+    store: Store
+    proxy: ProxyConfig
+    vocab_size: int
+    end_id: int | None
+    max_tokens: int
+    seed: int
+    uses_gpu: ClassVar[bool] = True
+
+    def __call__(self, places: Sequence[Place]) -> tuple[str, int]:
+        from proxy_models.scoring import fit_language_model
+
+        documents: list[Any] = read_places(self.store, places)[0]
+        model = fit_language_model(
+            documents, self.proxy, self.vocab_size, end_id=self.end_id, max_tokens=self.max_tokens,
+            seed=seed_for(self.seed, "quad-model"),
+        )  # fmt: skip
+        return model.save(Path(self.directory)), sum(map(len, documents))

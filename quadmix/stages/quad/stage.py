@@ -1,0 +1,132 @@
+"""The stage `quad`: clusters, store, model, vectors, rounds; its outcome becomes the plan that `select` runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quadmix import __version__
+from quadmix.config import RunConfig
+from quadmix.engine.base import Engine, SchedulesGpus
+from quadmix.errors import BudgetError, ConfigError
+from quadmix.progress import Progress
+from quadmix.scorers.clusters import centroids_of
+from quadmix.scorers.model_files import describe_model
+from quadmix.scorers.tokens import load_tokenizer
+from quadmix.search.journal import Journal
+from quadmix.selectors.quad import BanditSettings
+from quadmix.selectors.quad_arms import Arms
+from quadmix.selectors.quad_outcome import Outcome
+from quadmix.stages.annotate import Annotated
+from quadmix.stages.quad.cluster_table import ClusterTable, cluster_table
+from quadmix.stages.quad.curvature import quad_vectors
+from quadmix.stages.quad.model import quad_model
+from quadmix.stages.quad.rounds import ScoreDocuments, run_rounds
+from quadmix.stages.quad.store import Store, quad_store
+from quadmix.stages.records import (
+    StageRecord,
+    begin,
+    commit,
+    file_entry,
+    find,
+    record_digest,
+    stage_directory,
+    stage_fingerprint,
+    write_atomically,
+)
+from quadmix.stages.targets import load_targets
+
+STAGE = "quad"
+OUTCOME_FILE = "outcome.json"
+# of the documents that may be scored, that many times as many are tokenised: the best clusters get more than their share
+_STORED = 3.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the stage found: the bandit's outcome and the table that its clusters come from."""
+
+    outcome: Outcome
+    table: ClusterTable
+    digest: str
+
+
+def measure(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> Measured:
+    """Find what every cluster is worth, or reuse it. Raises ConfigError for what the config lacks, BudgetError where
+    the pool holds less than the budget."""
+    asked = config.quad
+    if config.tokenizer is None or not config.targets:
+        raise ConfigError("select.selector: quad needs the sections `tokenizer` and `targets`: benefits are to targets")
+    if isinstance(engine, SchedulesGpus):
+        engine.require_gpus(STAGE)
+    tokenizer, targets = load_tokenizer(config.tokenizer), load_targets(config)
+    table = cluster_table(engine, annotated.files, annotated.summary.domains)
+    held = int(table.documents.sum())
+    if config.mixture.budget > annotated.summary.total_tokens:
+        raise BudgetError(
+            f"mixture.budget: asked {config.mixture.budget:,} tokens, the pool holds "
+            f"{annotated.summary.total_tokens:,} and Quad takes each document once. Lower the budget"
+        )
+    most = max(1, int(held * asked.max_scored))
+    fraction = min(1.0, _STORED * asked.max_scored)
+    store = quad_store(config, engine, progress, annotated, table, tokenizer, fraction, asked.max_tokens)
+    model = quad_model(config, engine, progress, tokenizer, store)
+    vectors = quad_vectors(config, engine, progress, tokenizer, store, model, targets)
+    root = Path(config.output)
+    parts = {
+        "version": __version__,
+        "store": store.digest,
+        "vectors": vectors.digest,
+        "config.quad": asked.model_dump_json(exclude={"model"}),
+        "budget": str(config.mixture.budget),
+    }
+    reuse = find(root, STAGE, parts)
+    progress.say(reuse.why)
+    record = reuse.record
+    if record is None:
+        directory = begin(root, STAGE, parts)
+        settings = BanditSettings(
+            budget=config.mixture.budget,
+            max_scored=most,
+            docs_per_pull=asked.docs_per_pull,
+            arms_per_round=asked.arms_per_round,
+            grant_share=asked.grant_share,
+            exploration=asked.exploration,
+            threshold_quantile=asked.threshold_quantile,
+        )
+        files = tuple(file for _, file in vectors.files)
+        task = ScoreDocuments(store, model, asked.layers, files, asked.reference_rule, asked.max_tokens)
+        journal = Journal(directory / "journal.jsonl")
+        outcome = run_rounds(engine, progress, _arms(annotated, table, store), settings, store, task, journal)
+        text = json.dumps(outcome.to_json(), sort_keys=True, allow_nan=False)
+        write_atomically(directory / OUTCOME_FILE, text.encode("utf-8"))
+        entries = (file_entry(directory, OUTCOME_FILE, len(outcome.clusters)),)
+        summary = {"scored": outcome.scored, "documents": held, "stop": outcome.why}
+        record = StageRecord(STAGE, stage_fingerprint(STAGE, parts), parts, entries, summary)
+        commit(root, record)
+    folder = stage_directory(root, STAGE, record.fingerprint)
+    outcome = Outcome.from_json(json.loads((folder / OUTCOME_FILE).read_bytes()))
+    progress.say(f"quad: {outcome.scored:,} of {held:,} documents scored ({outcome.scored / held:.2%}); {outcome.why}")
+    return Measured(outcome, table, record_digest(record))
+
+
+def _arms(annotated: Annotated, table: ClusterTable, store: Store) -> Arms:
+    """The clusters as arms; those of a user's own column have no centroids."""
+    model = annotated.record.summary["clusters"]["model"]
+    centroids = None
+    if model is not None:
+        file = describe_model(str(annotated.directory / model))
+        every = centroids_of(file)
+        # names of fitted clusters end in their index; one that holds no document is no arm
+        centroids = every[[int(name.rpartition("_")[2]) for name in table.names]]
+    return Arms.of(
+        table.names,
+        np.arange(len(table.names), dtype=np.int32),
+        table.cluster_documents,
+        table.cluster_tokens,
+        np.array(store.documents, dtype=np.int64),
+        centroids,
+    )
