@@ -23,6 +23,7 @@ class DocBatch:
     domain: NDArray[np.int32]  # (n,) index into the pool's domain names
     n_tokens: NDArray[np.int64]  # (n,)
     scores: NDArray[np.float32]  # (n, n_criteria), higher is better, in the order of the plan's criteria
+    cluster: NDArray[np.int32] | None = None  # (n,) -1 = none; only there for plans that need clusters
     memo: dict[str, tuple[object, NDArray[Any]]] = field(default_factory=dict, compare=False, repr=False)
 
     def remember(self, owner: object, name: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -52,6 +53,11 @@ class SelectionPlan(Protocol):
     @property
     def criteria(self) -> tuple[str, ...]:
         """Score columns that the plan reads."""
+        ...
+
+    @property
+    def needs_clusters(self) -> bool:
+        """Whether the plan reads the annotations' cluster column."""
         ...
 
     @property

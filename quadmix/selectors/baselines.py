@@ -30,6 +30,10 @@ class RandomPlan:
     criteria: tuple[str, ...] = ()
 
     @property
+    def needs_clusters(self) -> bool:
+        return False
+
+    @property
     def quotas(self) -> Mapping[int, int]:
         return dict(enumerate(self.stratum_quotas))
 
@@ -68,6 +72,10 @@ class TopKPlan:
     @property
     def criteria(self) -> tuple[str, ...]:
         return (self.criterion,)
+
+    @property
+    def needs_clusters(self) -> bool:
+        return False
 
     @property
     def strata(self) -> tuple[str, ...]:

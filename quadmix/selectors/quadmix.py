@@ -98,6 +98,10 @@ class QuadmixPlan:
         return "quadmix"
 
     @property
+    def needs_clusters(self) -> bool:
+        return False
+
+    @property
     def strata(self) -> tuple[str, ...]:
         return self.domains
 

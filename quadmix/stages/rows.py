@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from quadmix.errors import InputError
-from quadmix.schema import DOC_HASH, DOMAIN, N_TOKENS, OK, STATUS, score_column
+from quadmix.schema import CLUSTER, DOC_HASH, DOMAIN, N_TOKENS, OK, STATUS, score_column
 from quadmix.selectors.base import DocBatch
 
 
@@ -21,17 +21,20 @@ from quadmix.selectors.base import DocBatch
 class RowReader:
     """Which columns to read, and the pool's domain names that give domains their index.
 
-    Passes that draw nothing leave `hashes` out (the column that compresses least): their batches hold zeros.
+    Passes that draw nothing leave `hashes` out (the column that compresses least): their batches hold zeros. With
+    `clusters` batches say the cluster of each document.
     """
 
     domains: tuple[str, ...]
     criteria: tuple[str, ...]
     extra: tuple[str, ...] = ()
     hashes: bool = True
+    clusters: bool = False
 
     def batches(self, path: str) -> Iterator[tuple[DocBatch, pa.Table]]:
         """(documents of status ok, their further columns `extra`), one row group at a time, in input order."""
         columns = [N_TOKENS, DOMAIN, STATUS, *map(score_column, self.criteria), *([DOC_HASH] if self.hashes else [])]
+        columns += [CLUSTER] if self.clusters else []
         columns += [name for name in self.extra if name not in columns]
         with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
@@ -46,7 +49,8 @@ class RowReader:
         for column, name in enumerate(self.criteria):
             scores[:, column] = _numpy(table[score_column(name)])
         hashes = _numpy(table[DOC_HASH]) if self.hashes else np.zeros(table.num_rows, dtype=np.uint64)
-        return DocBatch(hashes, self._domain_codes(table[DOMAIN], path), _numpy(table[N_TOKENS]), scores)
+        cluster = _cluster_codes(table, path) if self.clusters else None
+        return DocBatch(hashes, self._domain_codes(table[DOMAIN], path), _numpy(table[N_TOKENS]), scores, cluster)
 
     def _domain_codes(self, column: pa.ChunkedArray, path: str) -> NDArray[np.int32]:
         place = {name: index for index, name in enumerate(self.domains)}
@@ -64,6 +68,13 @@ class RowReader:
             codes[start : start + len(chunk)] = mine
             start += len(chunk)
         return codes
+
+
+def _cluster_codes(table: pa.Table, path: str) -> NDArray[np.int32]:
+    if CLUSTER not in table.column_names:
+        raise InputError(f"{path}: the annotations have no clusters; run annotate again with a section that makes them")
+    codes: NDArray[np.int32] = _numpy(pc.fill_null(table[CLUSTER], -1)).astype(np.int32, copy=False)
+    return codes
 
 
 def _ok_rows(status: pa.ChunkedArray) -> pa.Array | None:

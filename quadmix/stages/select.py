@@ -187,10 +187,11 @@ def run_plan(
     shared = engine.share(plan)
     domains = annotated.summary.domains
     settled = find_cuts(
-        engine, plan, shared, groups, RowReader(domains, plan.criteria), seed=config.seed, purpose=PURPOSE
-    )
+        engine, plan, shared, groups, RowReader(domains, plan.criteria, clusters=plan.needs_clusters), seed=config.seed,
+        purpose=PURPOSE,
+    )  # fmt: skip
     cuts = engine.share({stratum: outcome.cut for stratum, outcome in settled.items()})
-    reader = RowReader(domains, plan.criteria, (DOC_ID, SHARD, ROW))
+    reader = RowReader(domains, plan.criteria, (DOC_ID, SHARD, ROW), clusters=plan.needs_clusters)
     task = EmitTask(shared, cuts, reader, str(directory), config.seed, PURPOSE)
     results = dict(engine.map(task, list(enumerate(groups)), label="select: writing the manifest", size=_pack_size))
     emitted = [results[index] for index in range(len(groups))]
