@@ -9,8 +9,8 @@ the k arms that maximise
 
 mean_i shrunk (`quad_shrinkage`), T_i = pulls, counted when they are chosen: so a round of k pulls is the same as k
 single ones whose results come late, and an arm may be pulled more than once in a round. At the end of a round each
-pulled arm with mean_i - error_i above the threshold is **kept**: it is granted a share (5 %) of its remaining tokens. The
-pilot measures alone; what it says of an arm has to come true in a second pull before tokens are granted.
+pulled arm with mean_i - error_i above the threshold is **kept**: it is granted a share (5 %) of its remaining tokens.
+The pilot measures alone; what it says of an arm has to come true in a second pull before tokens are granted.
 
 An arm of which nothing is left to score but which stays above the threshold may be chosen like any other. It costs
 nothing and its share is granted on the spot. Otherwise a store that holds few documents of each cluster would cap what

@@ -49,12 +49,12 @@ class Arms:
         """Arms from columns in any order; centroids: (K, d) finite. InputError naming the cluster that cannot be."""
         order = np.array(sorted(range(len(names)), key=lambda index: names[index]), dtype=np.int64)
         ordered = tuple(names[index] for index in order)
-        columns = [np.asarray(values)[order] for values in (codes, documents, tokens, pullable)]
+        code = np.asarray(codes)[order].astype(np.int32)
+        docs, held, stored = (np.asarray(values)[order].astype(np.int64) for values in (documents, tokens, pullable))
         points = None if centroids is None else np.asarray(centroids, dtype=np.float64)[order]
-        _check(ordered, *columns, points)
+        _check(ordered, code, docs, held, stored, points)
         near = np.zeros((len(ordered), 0), dtype=np.int32) if points is None else nearest(points, neighbours)
-        kinds = (np.int32, np.int64, np.int64, np.int64)
-        return Arms(ordered, *(c.astype(k) for c, k in zip(columns, kinds, strict=True)), near, points)
+        return Arms(ordered, code, docs, held, stored, near, points)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -96,7 +96,7 @@ def _squared_distances(some: NDArray[np.float64], points: NDArray[np.float64]) -
 
 def _check(
     names: tuple[str, ...],
-    codes: NDArray[np.generic],
+    codes: NDArray[np.int32],
     documents: NDArray[np.int64],
     tokens: NDArray[np.int64],
     pullable: NDArray[np.int64],

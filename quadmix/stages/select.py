@@ -267,9 +267,10 @@ def manifest_of(config: RunConfig, annotated: Annotated, record: StageRecord) ->
     plan = dict(summary["plan"])
     part_tokens = plan.pop("tokens_of_parts")
     by_domain = plan["kind"] in ("quadmix", "uniform")
+    inside = plan.get("domain_quotas") or {}  # Quad's, where it selects inside the quotas of domains
     domains = {
         name: Share(
-            requested=plan["strata"][name]["quota"] if by_domain and name in plan["strata"] else None,
+            requested=plan["strata"][name]["quota"] if by_domain and name in plan["strata"] else inside.get(name),
             realised=found["tokens"],
             documents=found["documents"],
             copies=found["copies"],

@@ -70,7 +70,9 @@ def plant(shape: Shape, seed: int, size: int = 30, centroids: bool = True) -> Pl
         "all bad": -0.2 - np.abs(rng.normal(size=size)),
     }.get(shape, 0.5 * rng.normal(size=size))
     noise = (lambda n: 0.6 * rng.standard_t(2.5, n)) if shape == "heavy tails" else rng.normal
-    benefits = [m + (noise(n) if shape == "heavy tails" else noise(size=n)) for m, n in zip(mean, documents, strict=True)]
+    benefits = [
+        m + (noise(n) if shape == "heavy tails" else noise(size=n)) for m, n in zip(mean, documents, strict=True)
+    ]
     tokens = np.array([int(rng.integers(50, 500, n).sum()) for n in documents])
     codes = rng.permutation(size).astype(np.int32)
     names = [f"cluster_{index:03d}" for index in range(size)]
@@ -117,6 +119,8 @@ class OneByOne:
             else:
                 self.times[arm] += 1
                 self.grant(arm)
+        # pulls that were chosen before the budget was met without them are never made
+        self.pulled = self.pulled[: len(self.pulled) - len(self.late)]
         return self.filled()
 
     def left(self, arm: int) -> int:
@@ -168,7 +172,8 @@ class OneByOne:
         live = [
             arm
             for arm in range(len(self.seen))
-            if self.granted[arm] < self.planted.arms.tokens[arm] and (self.left(arm) or (sure[arm] and arm not in waiting))
+            if self.granted[arm] < self.planted.arms.tokens[arm]
+            and (self.left(arm) or (sure[arm] and arm not in waiting))
         ]
         if not live:
             return None
