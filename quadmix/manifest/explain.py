@@ -6,7 +6,7 @@ large pool that takes the few passes over the annotations that ranks need.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from quadmix.manifest.published_plan import Plan
 from quadmix.manifest.recompute import Floats, id_hashes
 from quadmix.manifest.recount import Documents, Judge, annotation_paths, tally
 from quadmix.manifest.rows import read_rows
-from quadmix.schema import COPIES, DOC_HASH, DOC_ID, DOMAIN, N_TOKENS, OK, ROW, SCORE_PREFIX, SHARD, STATUS
+from quadmix.schema import CLUSTER, COPIES, DOC_HASH, DOC_ID, DOMAIN, N_TOKENS, OK, ROW, SCORE_PREFIX, SHARD, STATUS
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Explanation:
     draw: float | None = None
     key: float | None = None
     cut: float | str | None = None
+    cluster: str | None = None
+    pulls: int | None = None
+    mean_benefit: float | None = None
+    bound: float | None = None
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def explain(manifest: Manifest, doc_id: str, say: Callable[[str], None] = lambda
     plan = Plan.model_validate(manifest.plan)
     say("ranking it among all documents")
     judge = Judge(manifest, plan, paths, tally(paths))
-    judged = judge(_document(row, position, plan))
+    judged = judge(_document(row, position, plan, judge.cluster_codes))
     stratum = int(judged.stratum[0])
     name = judge.strata[stratum] if stratum >= 0 else None
     explained = Explanation(
@@ -97,6 +101,8 @@ def explain(manifest: Manifest, doc_id: str, say: Callable[[str], None] = lambda
         key=_only(judged.key) if name is not None else None,
         cut=plan.strata[name].cut_key if name is not None else None,
     )
+    if plan.kind == "quad":
+        return _with_cluster(explained, plan, row[CLUSTER])
     return replace(explained, why=_why(explained, plan))
 
 
@@ -122,13 +128,14 @@ def _find(paths: list[Path], doc_id: str) -> tuple[int, dict[str, Any]] | None:
     return other
 
 
-def _document(row: dict[str, Any], position: int, plan: Plan) -> Documents:
+def _document(row: dict[str, Any], position: int, plan: Plan, codes: Mapping[str, int] | None) -> Documents:
     return Documents(
         np.array([position]),
         np.array([row[DOC_HASH]], dtype=np.uint64),
         np.array([row[N_TOKENS]], dtype=np.int64),
         np.array([plan.domains.index(row[DOMAIN])]),
         tuple(np.array([row[SCORE_PREFIX + name]], dtype=np.float32) for name in plan.criteria),
+        None if codes is None else np.array([codes.get(row[CLUSTER], -1)]),
     )
 
 
@@ -139,6 +146,30 @@ def _copies(manifest: Manifest, row: dict[str, Any]) -> int:
             if batch.column(0)[int(at)].as_py() == row[SHARD]:
                 return int(batch.column(2)[int(at)].as_py())
     return 0
+
+
+def _with_cluster(document: Explanation, plan: Plan, name: str | None) -> Explanation:
+    """The explanation with what Quad found out about the document's cluster."""
+    assert plan.outcome is not None
+    found = next((cluster for cluster in plan.outcome.clusters if cluster.name == name), None)
+    if found is None:
+        return replace(document, why="Not selected: it is in none of the clusters that Quad chose from.")
+    document = replace(
+        document, cluster=found.name, pulls=found.pulls, mean_benefit=found.mean, bound=found.bound,
+    )  # fmt: skip
+    text = f"The cluster {found.name!r}"
+    if found.scored:
+        side = "above" if found.kept else "not above"
+        text += (
+            f" had {found.scored:,} of its {found.documents:,} documents scored in {found.pulls:,} pulls: mean benefit "
+            f"{found.mean:.6g}, less its error {found.bound:.6g}, {side} the threshold {plan.outcome.threshold:.6g}."
+        )
+    elif found.mean is not None:
+        text += f" was never scored; other clusters let expect a mean benefit of {found.mean:.6g}."
+    else:
+        text += " was not scored."
+    text += f" Of its {found.tokens:,} tokens {found.granted:,} were granted and {found.fill:,} are fill."
+    return replace(document, why=f"{_why(document, plan)} {text}")
 
 
 def _why(document: Explanation, plan: Plan) -> str:
@@ -167,6 +198,10 @@ def _why(document: Explanation, plan: Plan) -> str:
     if not document.copies:
         return f"Not selected: {rule}; {limit}."
     step = f"{1 / document.expected_copies:.6g}" if document.expected_copies else "1"
-    more = f" Each further copy's key is {step} larger." if plan.kind != "topk" and plan.max_copies > 1 else ""
+    more = (
+        f" Each further copy's key is {step} larger."
+        if plan.kind not in ("topk", "quad") and plan.max_copies > 1
+        else ""
+    )
     copies = "1 copy" if document.copies == 1 else f"{document.copies} copies"
     return f"Selected, {copies}: {rule}; {limit}.{more}"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from quadmix.manifest.published_quad import Clusters
 from quadmix.manifest.recompute import Curve
 
 
@@ -42,7 +43,7 @@ class Plan(BaseModel):
     """The `plan` section of a manifest as far as recomputing needs it."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    kind: Literal["quadmix", "natural", "uniform", "topk"]
+    kind: Literal["quadmix", "natural", "uniform", "topk", "quad"]
     purpose: str
     domains: list[str]
     criteria: list[str]
@@ -53,6 +54,8 @@ class Plan(BaseModel):
     meet_budget: Literal["omega", "scale"] = "omega"
     rank: Literal["interval", "paper"] = "interval"
     normalise: Literal["quantile", "zscore", "minmax"] = "quantile"
+    outcome: Clusters | None = None
+    domain_quotas: dict[str, int] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Plan:
@@ -68,6 +71,10 @@ class Plan(BaseModel):
                     raise ValueError(f"theta.merge_weights.{domain} does not fit the criteria")
         elif self.kind == "topk" and len(self.criteria) != 1:
             raise ValueError(f"top-k has one criterion, found {self.criteria}")
+        elif self.kind == "quad" and self.outcome is None:
+            raise ValueError("outcome is missing")
+        elif self.domain_quotas is not None and sorted(self.domain_quotas) != sorted(self.domains):
+            raise ValueError("domain_quotas are not those of the plan's domains")
         return self
 
     def curve(self, domain: str) -> Curve:

@@ -6,7 +6,7 @@ domain in use, and the row ranges of every file. Nothing here shares code with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from quadmix.manifest.recompute import (
     order_keys,
     score_classes,
 )
-from quadmix.schema import DOC_HASH, DOMAIN, N_TOKENS, OK, ROW, SHARD, STATUS, score_column
+from quadmix.schema import CLUSTER, DOC_HASH, DOMAIN, N_TOKENS, OK, ROW, SHARD, STATUS, score_column
 
 _CELL_BITS = 18  # a domain has at most 2**18 quality bins
 _PENDING_CELLS = 4_000_000
@@ -49,6 +49,7 @@ class Documents:
     tokens: Ints  # (n,)
     domain: Ints  # (n,) index into the names given to the reader
     scores: tuple[NDArray[np.float32], ...]  # one (n,) array per criterion
+    cluster: Ints | None = None  # (n,) code, -1 without one; only where the plan is about clusters
 
 
 @dataclass
@@ -103,11 +104,17 @@ def tally(paths: Sequence[Path]) -> Tallied:
     return total
 
 
-def read_documents(path: Path, domains: Sequence[str], criteria: Sequence[str]) -> Iterator[Documents]:
-    """The documents of status ok, a row group at a time. A domain that is not in `domains` has index -1."""
+def read_documents(
+    path: Path, domains: Sequence[str], criteria: Sequence[str], clusters: Mapping[str, int] | None = None
+) -> Iterator[Documents]:
+    """The documents of status ok, a row group at a time. A domain that is not in `domains` has index -1.
+
+    clusters: code by name, where the plan is about clusters; a cluster that is not in it has code -1.
+    """
     place = {name: index for index, name in enumerate(domains)}
     start = 0
-    for table in _row_groups(path, (STATUS, DOC_HASH, N_TOKENS, DOMAIN, *map(score_column, criteria))):
+    columns = [STATUS, DOC_HASH, N_TOKENS, DOMAIN, *map(score_column, criteria)]
+    for table in _row_groups(path, columns if clusters is None else [*columns, CLUSTER]):
         names, status = _codes(table[STATUS])
         rows = np.flatnonzero(status == names.index(OK)) if OK in names else np.zeros(0, dtype=np.int64)
         domain_names, domain = _codes(table[DOMAIN])
@@ -119,6 +126,7 @@ def read_documents(path: Path, domains: Sequence[str], criteria: Sequence[str]) 
             _tokens(taken[N_TOKENS]),
             known[domain[rows]],
             tuple(_array(taken[score_column(name)], np.float32) for name in criteria),
+            None if clusters is None else _clusters(taken, path, clusters),
         )
         start += table.num_rows
 
@@ -133,16 +141,21 @@ class Judge:
     def __init__(self, manifest: Manifest, plan: Plan, paths: Sequence[Path], counted: Tallied) -> None:
         self.plan, self.seed, self.kind, self.criteria = plan, manifest.seed, plan.kind, plan.criteria
         self.domains = plan.domains
+        self.cluster_codes = None if plan.outcome is None else {one.name: one.code for one in plan.outcome.clusters}
         self.domain_tokens = [counted.domains[name][1] for name in self.domains]
         self.strata = ["pool"] if self.kind in ("natural", "topk") else self.domains
         if self.kind == "quadmix":
             self._fit_quadmix(paths, [counted.domains[name][0] for name in self.domains])
+        elif self.kind == "quad":
+            self._fit_quad(paths)
 
     def __call__(self, documents: Documents) -> Judged:
         n = documents.hash.size
         if self.kind == "quadmix":
             return self._judge_quadmix(documents)
         draw = draws(documents.hash, self.seed, self.plan.purpose)
+        if self.kind == "quad":
+            return Judged(self._stratum_of_cluster(documents), draw, draw, np.full(n, np.inf))
         if self.kind == "topk":
             key = -documents.scores[0].astype(np.float64)
             return Judged(np.zeros(n, dtype=np.int64), draw, key, np.full(n, np.inf))
@@ -165,11 +178,49 @@ class Judge:
         """Tokens that each stratum should get; a QuaDMix quota is rounded to a whole number next to it."""
         if self.kind in ("natural", "topk"):
             return [float(budget)]
+        if self.kind == "quad":
+            return [float(quota) for quota in self.cell_quotas]
         if self.kind == "uniform":
             reach = [tokens * self.plan.max_copies for tokens in self.domain_tokens]
             return [float(quota) for quota in equal_quotas(reach, budget)]
         total = sum(self.stratum_tokens)
         return [tokens / total * budget for tokens in self.stratum_tokens]
+
+    def _fit_quad(self, paths: Sequence[Path]) -> None:
+        """Strata are clusters, or the clusters of each domain that has documents of them, by name."""
+        outcome, within = self.plan.outcome, self.plan.domain_quotas
+        assert outcome is not None
+        self.cluster_cells: dict[tuple[str, int], tuple[int, int]] = {}
+        for documents in self._read(paths):
+            assert documents.cluster is not None
+            for index, domain in enumerate(self.domains):
+                mine = documents.domain == index
+                codes, at = np.unique(documents.cluster[mine], return_inverse=True)
+                tokens = np.zeros(codes.size, dtype=np.int64)
+                np.add.at(tokens, at, documents.tokens[mine])
+                for code, docs, held in zip(codes.tolist(), np.bincount(at).tolist(), tokens.tolist(), strict=True):
+                    before = self.cluster_cells.get((domain, code), (0, 0))
+                    self.cluster_cells[domain, code] = before[0] + docs, before[1] + held
+        name_of = {cluster.code: cluster.name for cluster in outcome.clusters}
+        if within is None:
+            strata = {name: [(domain, code) for domain in self.domains] for code, name in name_of.items()}
+            quotas = dict(zip((cluster.name for cluster in outcome.clusters), outcome.quotas(), strict=True))
+        else:
+            given = outcome.quotas_within(within, self.cluster_cells)
+            strata = {f"{domain} / {name_of[code]}": [(domain, code)] for domain, code in given}
+            quotas = {name: given[cells[0]] for name, cells in strata.items()}
+        self.strata = sorted(strata)
+        self.cell_quotas = [quotas[name] for name in self.strata]
+        self.place = np.full((len(self.domains), max(name_of) + 1), -1, dtype=np.int64)
+        for place, name in enumerate(self.strata):
+            for domain, code in strata[name]:
+                self.place[self.domains.index(domain), code] = place
+
+    def _stratum_of_cluster(self, documents: Documents) -> Ints:
+        assert documents.cluster is not None
+        inside = (documents.cluster >= 0) & (documents.cluster < self.place.shape[1])
+        found = self.place[documents.domain, np.where(inside, documents.cluster, 0)]
+        return np.where(inside, found, -1)
 
     def _fit_quadmix(self, paths: Sequence[Path], docs: Sequence[int]) -> None:
         assert self.plan.theta is not None
@@ -242,7 +293,7 @@ class Judge:
 
     def _read(self, paths: Sequence[Path]) -> Iterator[Documents]:
         for path in paths:
-            yield from read_documents(path, self.domains, self.criteria)
+            yield from read_documents(path, self.domains, self.criteria, self.cluster_codes)
 
 
 def _row_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -259,6 +310,16 @@ def _codes(column: pa.ChunkedArray) -> tuple[list[Any], Ints]:
     joined = column.cast(pa.string()).combine_chunks().dictionary_encode()
     indices = joined.indices.fill_null(-1)
     return joined.dictionary.to_pylist(), _array(indices, np.int64)
+
+
+def _clusters(table: pa.Table, path: Path, codes: Mapping[str, int]) -> Ints:
+    if CLUSTER not in table.column_names:
+        raise VerificationError(
+            f"{path}: the annotations of a Quad manifest have no clusters; rerun `quadmix annotate`"
+        )
+    names, index = _codes(table[CLUSTER])
+    known = np.array([*(codes.get(str(name), -1) for name in names), -1], dtype=np.int64)  # the last for null
+    return known[index]
 
 
 def _tokens(column: pa.ChunkedArray) -> Ints:

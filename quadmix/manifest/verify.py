@@ -84,6 +84,9 @@ def verify(manifest: Manifest, say: Callable[[str], None] = lambda text: None) -
         if plan is not None:
             say("recomputing qualities and ranks")
             judge = Judge(manifest, plan, paths, counted)
+            if sorted(plan.strata) != sorted(judge.strata):
+                outcome.add(MANIFEST_NAME, None, None, "plan.strata", sorted(plan.strata), sorted(judge.strata))
+                return outcome
             say("recomputing every row")
             _Comparison(manifest, outcome, judge, paths, counted).run()
     return outcome
@@ -99,13 +102,8 @@ def _read_plan(manifest: Manifest, counted: Tallied, outcome: Verification) -> P
             outcome.add(MANIFEST_NAME, None, None, column, str(problem["input"])[:80], problem["msg"])
         return None
     domains = sorted(name for name, (docs, _) in counted.domains.items() if docs)
-    strata = ["pool"] if plan.kind in ("natural", "topk") else domains
-    for column, found, wanted in (
-        ("plan.domains", plan.domains, domains),
-        ("plan.strata", sorted(plan.strata), strata),
-    ):
-        if found != wanted:
-            outcome.add(MANIFEST_NAME, None, None, column, found, wanted)
+    if plan.domains != domains:
+        outcome.add(MANIFEST_NAME, None, None, "plan.domains", plan.domains, domains)
     return plan if outcome.ok else None
 
 
@@ -222,7 +220,9 @@ class _Comparison:
         return segments
 
     def _check_annotation_file(self, path: Path, segments: Sequence[Segment]) -> None:
-        documents = _joined(list(read_documents(path, self.judge.domains, self.judge.criteria)))
+        documents = _joined(
+            list(read_documents(path, self.judge.domains, self.judge.criteria, self.judge.cluster_codes))
+        )
         if documents is None:
             return
         self.outcome.documents += documents.hash.size
@@ -440,6 +440,8 @@ class _Comparison:
             expected = sum(self.judge.closed_form)
             if abs(expected - budget) > TOLERANCE * budget:
                 report(MANIFEST_NAME, None, None, "plan.multiplier", f"{expected} expected tokens", budget)
+        if self.judge.kind == "quad":
+            self._check_clusters()
         slack = 0.0 if self.exact else 1.0 + TOLERANCE * budget
         for name, quota, own in zip(self.judge.strata, quotas, self.judge.quotas(budget), strict=True):
             if abs(quota - own) > slack:
@@ -452,6 +454,17 @@ class _Comparison:
                 report(MANIFEST_NAME, None, None, f"plan.strata.{name}.taken", strata[name].taken, taken)
         if rows_agree:
             self._check_prefixes(quotas)
+
+    def _check_clusters(self) -> None:
+        """What the plan says of clusters follows from their benefits and the annotations."""
+        plan, manifest = self.judge.plan, self.manifest
+        assert plan.outcome is not None
+        for cluster, name, found, own in plan.outcome.problems(self.judge.cluster_cells):
+            self.outcome.add(MANIFEST_NAME, None, None, f"plan.outcome.clusters.{cluster}.{name}", found, own)
+        for domain, quota in (plan.domain_quotas or {}).items():
+            found = manifest.domains[domain].requested if domain in manifest.domains else None
+            if found != quota:
+                self.outcome.add(MANIFEST_NAME, None, None, f"domains.{domain}.requested", found, quota)
 
     def _check_prefixes(self, quotas: Sequence[int]) -> None:
         """Every stratum took one of the two prefixes around its quota, the one that keeps the sum nearest."""
@@ -531,6 +544,7 @@ def _joined(pieces: Sequence[Documents]) -> Documents | None:
         np.concatenate([piece.tokens for piece in pieces]),
         np.concatenate([piece.domain for piece in pieces]),
         tuple(np.concatenate(columns) for columns in zip(*(piece.scores for piece in pieces), strict=True)),
+        None if pieces[0].cluster is None else np.concatenate([piece.cluster for piece in pieces]),
     )
 
 

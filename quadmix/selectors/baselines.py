@@ -30,6 +30,10 @@ class RandomPlan:
     criteria: tuple[str, ...] = ()
 
     @property
+    def clusters(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def quotas(self) -> Mapping[int, int]:
         return dict(enumerate(self.stratum_quotas))
 
@@ -68,6 +72,10 @@ class TopKPlan:
     @property
     def criteria(self) -> tuple[str, ...]:
         return (self.criterion,)
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def strata(self) -> tuple[str, ...]:

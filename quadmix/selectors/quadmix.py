@@ -98,6 +98,10 @@ class QuadmixPlan:
         return "quadmix"
 
     @property
+    def clusters(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def strata(self) -> tuple[str, ...]:
         return self.domains
 

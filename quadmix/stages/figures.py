@@ -34,12 +34,12 @@ _STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
-_WIDTH = 8.5  # inches: as wide as the page's text
+WIDTH = 8.5  # inches: as wide as the page's text
 _MANY = 20  # more domains than this are drawn smaller, and labelled less
 _PANELS = 3  # targets side by side
 
 
-def _picture(draw: Callable[P, Figure]) -> Callable[P, str]:
+def picture(draw: Callable[P, Figure]) -> Callable[P, str]:
     """Run a drawing function in our style and give its figure as SVG."""
 
     @wraps(draw)
@@ -57,13 +57,13 @@ def _picture(draw: Callable[P, Figure]) -> Callable[P, str]:
     return drawn
 
 
-@_picture
+@picture
 def domain_shares(domains: Sequence[str], series: Mapping[str, Sequence[float]]) -> Figure:
     """Horizontal bars a domain: one per series (natural, proposed, realised), in tokens; the last one is labelled
     where there are too many domains to label all."""
     crowded = len(domains) > _MANY
     pitch = 0.3 if crowded else 0.2 * (len(series) + 0.8)  # inches a domain
-    figure, axes = _new(_WIDTH, 0.9 + pitch * len(domains))
+    figure, axes = new(WIDTH, 0.9 + pitch * len(domains))
     height = 0.8 / len(series)
     rows = np.arange(len(domains))
     longest = max((max(values) for values in series.values()), default=1.0) or 1.0
@@ -79,10 +79,10 @@ def domain_shares(domains: Sequence[str], series: Mapping[str, Sequence[float]])
             axes.text(
                 end + 0.008 * longest, y, f"{short(value)} · {100 * value / total:.1f} %", va="center", fontsize=8
             )
-    axes.set_yticks(rows, [_label(name, 28) for name in domains], fontsize=8 if crowded else 10)
+    axes.set_yticks(rows, [label(name, 28) for name in domains], fontsize=8 if crowded else 10)
     axes.set_ylim(len(domains) - 0.4, -0.6)
     axes.set_xlim(0, longest * 1.17)
-    _count_axis(axes.xaxis)
+    count_axis(axes.xaxis)
     axes.set_xlabel("tokens")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -91,13 +91,13 @@ def domain_shares(domains: Sequence[str], series: Mapping[str, Sequence[float]])
     return figure
 
 
-@_picture
+@picture
 def sampling_curves(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], float]]) -> Figure:
     """Small multiples: expected copies against quality rank, per domain (ranks, copies, effective cutoff)."""
     crowded = len(curves) > _MANY
     columns = min(6 if crowded else 4, max(len(curves), 1))
     rows = -(-len(curves) // columns)
-    figure, grid = _new(_WIDTH, 0.5 + (1.15 if crowded else 1.65) * rows, rows, columns)
+    figure, grid = new(WIDTH, 0.5 + (1.15 if crowded else 1.65) * rows, rows, columns)
     top = max((float(values.max()) for _, values, _ in curves.values()), default=1.0)
     size = 7 if crowded else 9
     for number, (axes, (name, (ranks, values, cutoff))) in enumerate(zip(grid, curves.items(), strict=False)):
@@ -105,7 +105,7 @@ def sampling_curves(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.f
         axes.plot(ranks, values, color=BLUE, lw=1.5)
         if cutoff < 1.0:
             axes.axvline(cutoff, color=RED, lw=0.8, ls="--")
-        axes.set_title(f"{_label(name, 12 if crowded else 18)} · ω {cutoff:.2g}", fontsize=size)
+        axes.set_title(f"{label(name, 12 if crowded else 18)} · ω {cutoff:.2g}", fontsize=size)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, top * 1.08)
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -121,11 +121,11 @@ def sampling_curves(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.f
     return figure
 
 
-@_picture
+@picture
 def merge_weights(domains: Sequence[str], criteria: Sequence[str], weights: NDArray[np.float64]) -> Figure:
     """Heat map of alpha: (n_domains, n_criteria), rows summing to 1."""
     crowded = len(domains) > _MANY
-    figure, axes = _new(min(2.0 + 1.35 * len(criteria), _WIDTH), 0.8 + (0.2 if crowded else 0.32) * len(domains))
+    figure, axes = new(min(2.0 + 1.35 * len(criteria), WIDTH), 0.8 + (0.2 if crowded else 0.32) * len(domains))
     axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     for row in range(len(domains)):
         for column in range(len(criteria)):
@@ -136,23 +136,23 @@ def merge_weights(domains: Sequence[str], criteria: Sequence[str], weights: NDAr
             )  # fmt: skip
     steep = len(criteria) > 4
     axes.set_xticks(
-        range(len(criteria)), [_label(name, 20) for name in criteria], fontsize=9,
+        range(len(criteria)), [label(name, 20) for name in criteria], fontsize=9,
         rotation=30 if steep else 0, ha="left" if steep else "center",
     )  # fmt: skip
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(domains)), [_label(name, 28) for name in domains], fontsize=8 if crowded else 10)
+    axes.set_yticks(range(len(domains)), [label(name, 28) for name in domains], fontsize=8 if crowded else 10)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
 
 
-@_picture
+@picture
 def predicted_against_measured(panels: Mapping[str, tuple[Sequence[float], Sequence[float], str]]) -> Figure:
     """One scatter a target: (measured, predicted out of fold, caption); the diagonal is a perfect prediction."""
     from matplotlib.ticker import MaxNLocator
 
     rows = -(-len(panels) // _PANELS)
-    figure, grid = _new(_WIDTH, 0.3 + 3.1 * rows, rows, _PANELS)
+    figure, grid = new(WIDTH, 0.3 + 3.1 * rows, rows, _PANELS)
     for axes, (name, (measured, predicted, caption)) in zip(grid, panels.items(), strict=False):
         axes.scatter(measured, predicted, s=16, color=BLUE, alpha=0.7, lw=0)
         both = [*measured, *predicted]
@@ -164,7 +164,7 @@ def predicted_against_measured(panels: Mapping[str, tuple[Sequence[float], Seque
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(4))
         axes.set_aspect("equal")
-        axes.set_title(f"{_label(name, 28)}\n{caption}", fontsize=9)
+        axes.set_title(f"{label(name, 28)}\n{caption}", fontsize=9)
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=8)
     for axes in grid[len(panels) :]:
@@ -174,14 +174,14 @@ def predicted_against_measured(panels: Mapping[str, tuple[Sequence[float], Seque
     return figure
 
 
-@_picture
+@picture
 def confirmation(panels: Mapping[str, Sequence[tuple[str, float | None, float | None, Sequence[float]]]]) -> Figure:
     """Dots with intervals, one panel a target: (mixture, mean, half width, one value a seed); lower is better."""
     from matplotlib.ticker import MaxNLocator
 
     mixtures = max(len(rows) for rows in panels.values())
     high = -(-len(panels) // _PANELS)
-    figure, grid = _new(_WIDTH, 0.4 + (0.6 + 0.3 * mixtures) * high, high, min(len(panels), _PANELS))
+    figure, grid = new(WIDTH, 0.4 + (0.6 + 0.3 * mixtures) * high, high, min(len(panels), _PANELS))
     for number, (axes, (name, rows)) in enumerate(zip(grid, panels.items(), strict=False)):
         for y, (_, mean, half, seeds) in enumerate(rows):
             colour = BLUE if y == 0 else "#6b6b6b"
@@ -190,11 +190,11 @@ def confirmation(panels: Mapping[str, Sequence[tuple[str, float | None, float | 
             if mean is not None:
                 axes.errorbar(mean, y, xerr=half, fmt="o", ms=5.5, color=colour, capsize=3, lw=1.4)
         axes.set_yticks(
-            range(len(rows)), [_label(row[0], 28) for row in rows] if number % _PANELS == 0 else [""] * len(rows)
+            range(len(rows)), [label(row[0], 28) for row in rows] if number % _PANELS == 0 else [""] * len(rows)
         )
         axes.set_ylim(mixtures - 0.5, -0.5)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.set_title(_label(name, 28), fontsize=9)
+        axes.set_title(label(name, 28), fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(axis="x", alpha=0.3)
     for axes in grid[len(panels) :]:
@@ -203,7 +203,7 @@ def confirmation(panels: Mapping[str, Sequence[tuple[str, float | None, float | 
     return figure
 
 
-@_picture
+@picture
 def pareto_front(targets: Sequence[str], points: Sequence[Sequence[float]], chosen: Sequence[float]) -> Figure:
     """Predicted losses of the front: the first target against each other one, at most six; a cross for the proposal."""
     from matplotlib.ticker import MaxNLocator
@@ -211,12 +211,12 @@ def pareto_front(targets: Sequence[str], points: Sequence[Sequence[float]], chos
     losses = np.array(points)
     others = list(range(1, len(targets)))[:6]
     rows = -(-len(others) // _PANELS)
-    figure, grid = _new(_WIDTH, 0.3 + 3.1 * rows, rows, _PANELS)
+    figure, grid = new(WIDTH, 0.3 + 3.1 * rows, rows, _PANELS)
     for axes, other in zip(grid, others, strict=False):
         axes.scatter(losses[:, 0], losses[:, other], s=18, color=BLUE, alpha=0.8, lw=0)
         axes.plot(chosen[0], chosen[other], "x", color=ORANGE, ms=9, mew=2)
-        axes.set_xlabel(_label(targets[0], 28), fontsize=9)
-        axes.set_ylabel(_label(targets[other], 28), fontsize=9)
+        axes.set_xlabel(label(targets[0], 28), fontsize=9)
+        axes.set_ylabel(label(targets[other], 28), fontsize=9)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(4))
         axes.grid(alpha=0.25)
@@ -226,20 +226,20 @@ def pareto_front(targets: Sequence[str], points: Sequence[Sequence[float]], chos
     return figure
 
 
-@_picture
+@picture
 def repeats(documents: Mapping[int, int]) -> Figure:
     """Documents by the number of their copies; ten bars at most, the last one for all larger numbers."""
     bars: dict[str, int] = {}
     for count in sorted(documents):
         name = str(count) if count < 10 else "10 or more"
         bars[name] = bars.get(name, 0) + documents[count]
-    figure, axes = _new(max(3.6, 0.65 * len(bars)), 2.3)
+    figure, axes = new(max(3.6, 0.65 * len(bars)), 2.3)
     axes.bar(list(bars), list(bars.values()), color=BLUE, width=0.6)
     for place, count in enumerate(bars.values()):
         axes.text(place, count, f"{count:,}", ha="center", va="bottom", fontsize=8)
     axes.set_xlabel("copies")
     axes.set_ylabel("documents")
-    _count_axis(axes.yaxis)
+    count_axis(axes.yaxis)
     return figure
 
 
@@ -251,7 +251,7 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _label(name: str, most: int) -> str:
+def label(name: str, most: int) -> str:
     """A name that fits: what cannot be printed as a dot, the middle of a long one left out (names differ at ends)."""
     plain = "".join(letter if letter.isprintable() else "·" for letter in name)
     if len(plain) <= most:
@@ -260,13 +260,13 @@ def _label(name: str, most: int) -> str:
     return f"{plain[: most - 1 - tail]}…{plain[-tail:]}"
 
 
-def _count_axis(axis: Any) -> None:
+def count_axis(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
-def _new(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+def new(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
     """A figure, and its axes: one, or a flat list for a grid."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -187,10 +187,11 @@ def run_plan(
     shared = engine.share(plan)
     domains = annotated.summary.domains
     settled = find_cuts(
-        engine, plan, shared, groups, RowReader(domains, plan.criteria), seed=config.seed, purpose=PURPOSE
-    )
+        engine, plan, shared, groups, RowReader(domains, plan.criteria, clusters=plan.clusters), seed=config.seed,
+        purpose=PURPOSE,
+    )  # fmt: skip
     cuts = engine.share({stratum: outcome.cut for stratum, outcome in settled.items()})
-    reader = RowReader(domains, plan.criteria, (DOC_ID, SHARD, ROW))
+    reader = RowReader(domains, plan.criteria, (DOC_ID, SHARD, ROW), clusters=plan.clusters)
     task = EmitTask(shared, cuts, reader, str(directory), config.seed, PURPOSE)
     results = dict(engine.map(task, list(enumerate(groups)), label="select: writing the manifest", size=_pack_size))
     emitted = [results[index] for index in range(len(groups))]
@@ -266,9 +267,10 @@ def manifest_of(config: RunConfig, annotated: Annotated, record: StageRecord) ->
     plan = dict(summary["plan"])
     part_tokens = plan.pop("tokens_of_parts")
     by_domain = plan["kind"] in ("quadmix", "uniform")
+    inside = plan.get("domain_quotas") or {}  # Quad's, where it selects inside the quotas of domains
     domains = {
         name: Share(
-            requested=plan["strata"][name]["quota"] if by_domain and name in plan["strata"] else None,
+            requested=plan["strata"][name]["quota"] if by_domain and name in plan["strata"] else inside.get(name),
             realised=found["tokens"],
             documents=found["documents"],
             copies=found["copies"],

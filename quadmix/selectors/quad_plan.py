@@ -1,0 +1,159 @@
+"""Quad as a plan: every cluster, or every cluster of every domain, gives its tokens in hash order, each document once.
+
+With the clusters as strata the quotas are what the bandit granted plus fill. Inside another selector's domain
+quotas the strata are (domain, cluster), see `within_domains`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quadmix.core.budget import whole_shares
+from quadmix.errors import BudgetError, ConfigError, InputError
+from quadmix.selectors.base import DocBatch, Window
+from quadmix.selectors.quad_outcome import Outcome, fill_order, filled
+
+# between the domain and the cluster in a stratum's name: no control character, and nothing that a name begins with
+JOIN = " / "
+
+
+@dataclass(frozen=True)
+class QuadPlan:
+    """Build with `quad_plan` or `quad_plan_within`.
+
+    place: (n_domains or 1, n_codes) int32 stratum of a document's domain and cluster code, -1 where there is none.
+    """
+
+    strata: tuple[str, ...]
+    stratum_quotas: tuple[int, ...]
+    place: NDArray[np.int32]
+    outcome: Outcome
+    domain_quotas: tuple[tuple[str, int], ...] = ()  # of the whole pool's domains, in the order of their index
+
+    @property
+    def selector(self) -> str:
+        return "quad"
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        return tuple(cluster.name for cluster in sorted(self.outcome.clusters, key=lambda one: one.code))
+
+    @property
+    def max_copies(self) -> int:
+        return 1
+
+    @property
+    def quotas(self) -> Mapping[int, int]:
+        return dict(enumerate(self.stratum_quotas))
+
+    def stratum(self, batch: DocBatch) -> NDArray[np.int32]:
+        if batch.cluster is None:
+            raise ValueError("a Quad plan needs the documents' clusters: read them with the annotations")
+        known = (batch.cluster >= 0) & (batch.cluster < self.place.shape[1])
+        domain = batch.domain if self.domain_quotas else np.zeros(len(batch), dtype=np.int32)
+        found = self.place[domain, np.where(known, batch.cluster, 0)]
+        return np.where(known, found, -1).astype(np.int32)
+
+    def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        return u
+
+    def step(self, batch: DocBatch) -> NDArray[np.float64]:
+        return np.full(len(batch), np.inf)
+
+    def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
+        return {}
+
+    def window(self, stratum: int) -> Window | None:
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        outcome = self.outcome.to_json()
+        del outcome["rounds"]  # they grow with the scored documents; the quotas follow without them
+        return {
+            "kind": "quad",
+            "criteria": [],
+            "max_copies": 1,
+            "outcome": outcome,
+            "stop": self.outcome.why,
+            "domain_quotas": dict(self.domain_quotas) or None,
+        }
+
+
+def quad_plan(outcome: Outcome) -> QuadPlan:
+    """The clusters as strata."""
+    names = tuple(cluster.name for cluster in outcome.clusters)
+    codes = [cluster.code for cluster in outcome.clusters]
+    place = np.full((1, max(codes) + 1), -1, dtype=np.int32)
+    place[0, codes] = np.arange(len(names))
+    return QuadPlan(names, tuple(cluster.granted + cluster.fill for cluster in outcome.clusters), place, outcome)
+
+
+def quad_plan_within(
+    outcome: Outcome, domains: Sequence[str], domain_quotas: Sequence[int], tokens: NDArray[np.int64]
+) -> QuadPlan:
+    """Clusters inside given domain quotas. domains: the pool's names, by index; tokens: as in `within_domains`."""
+    quotas = within_domains(outcome, domains, domain_quotas, tokens)
+    cells = [(domain, cluster) for domain, cluster in zip(*np.nonzero(tokens), strict=True)]
+    clusters = outcome.clusters
+    name_of = {cell: f"{domains[cell[0]]}{JOIN}{clusters[cell[1]].name}" for cell in cells}
+    cells.sort(key=lambda cell: name_of[cell])
+    names = tuple(name_of[cell] for cell in cells)
+    if len(set(names)) < len(names):
+        twice = next(one for one, other in itertools.pairwise(names) if one == other)
+        raise ConfigError(
+            f"quad: two pairs of domain and cluster are both called {twice!r}; rename the domain or cluster that has "
+            f"{JOIN!r} in its name"
+        )
+    place = np.full((len(domains), max(cluster.code for cluster in clusters) + 1), -1, dtype=np.int32)
+    for stratum, (domain, cluster) in enumerate(cells):
+        place[domain, clusters[cluster].code] = stratum
+    wanted = tuple(zip(domains, map(int, domain_quotas), strict=True))
+    return QuadPlan(names, tuple(int(quotas[cell]) for cell in cells), place, outcome, wanted)
+
+
+def within_domains(
+    outcome: Outcome, domains: Sequence[str], domain_quotas: Sequence[int], tokens: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(n_domains, K) tokens of each cluster in each domain; every row sums to its domain's quota.
+
+    tokens: (n_domains, K) of the pool, clusters as in the outcome. Granted tokens are a cluster's hash prefix, so a
+    domain has its part of them: its quota is cut in proportion to granted_c * (tokens_dc / tokens_c), at most what is
+    there; the rest by the fill rule. Raises BudgetError for a domain that holds less than its quota.
+    """
+    clusters = outcome.clusters
+    whole = np.array([cluster.tokens for cluster in clusters], dtype=np.int64)
+    for column in np.flatnonzero(tokens.sum(axis=0) != whole)[:1]:
+        raise InputError(
+            f"quad: cluster {clusters[column].name!r} has {tokens[:, column].sum():,} tokens over the domains, the "
+            f"bandit was told {whole[column]:,}; run select again"
+        )
+    for domain, quota, held in zip(domains, domain_quotas, tokens.sum(axis=1).tolist(), strict=True):
+        if quota > held:
+            raise BudgetError(
+                f"quad: domain {domain!r} has a quota of {quota:,} tokens and holds {held:,}; Quad takes each document "
+                "once. Lower the budget, or cap the domain's repeats at 1 (mixture.max_copies: 1)"
+            )
+    granted = np.array([cluster.granted for cluster in clusters], dtype=np.float64)
+    known = np.array([cluster.mean is not None for cluster in clusters])
+    mean = np.array([cluster.mean or 0.0 for cluster in clusters])
+    kept = np.array([cluster.kept for cluster in clusters])
+    # baselines have no means: what they granted orders their fill
+    order = fill_order(kept, np.where(known, mean, granted))
+    share = tokens.astype(np.float64) / np.maximum(whole, 1).astype(np.float64)
+    quotas = np.zeros(tokens.shape, dtype=np.int64)
+    for row, quota in enumerate(domain_quotas):
+        weights = granted * share[row]
+        if weights.any():
+            quotas[row] = np.minimum(whole_shares(weights, quota), tokens[row])
+        quotas[row] += filled(tokens[row] - quotas[row], order, quota - int(quotas[row].sum()))
+    return quotas
