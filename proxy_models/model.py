@@ -27,29 +27,43 @@ EMBEDDING_STD = 0.02
 SPELLED_OUT = 128  # positions a row; beyond, holding all attention weights costs more than torch's fused kernel does
 
 
+class Matrix(nn.Linear):
+    """A product without bias that starts at zero: only what `Decoder` draws is random, and from its own seed."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
 class Block(nn.Module):
-    """One layer. All matrices are stored as (outputs, inputs); q, k, v and gate, up are stacked by rows."""
+    """One layer. All matrices are stored as (outputs, inputs); q, k, v and gate, up are stacked by rows.
+
+    They are modules, so that hooks can see what goes into each and what comes out (`proxy_models.layers`).
+    """
 
     def __init__(self, d_model: int, d_ff: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Parameter(torch.empty(3 * d_model, d_model))
-        self.out = nn.Parameter(torch.zeros(d_model, d_model))
-        self.gate_up = nn.Parameter(torch.empty(2 * d_ff, d_model))
-        self.down = nn.Parameter(torch.zeros(d_model, d_ff))
+        self.qkv = Matrix(d_model, 3 * d_model)
+        self.out = Matrix(d_model, d_model)
+        self.gate_up = Matrix(d_model, 2 * d_ff)
+        self.down = Matrix(d_ff, d_model)
 
     def forward(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         """x: (batch, time, d_model) -> same shape. rotation: (time, 1, head/2) complex; mask: (time, time).
 
         Rows longer than SPELLED_OUT need no mask.
         """
-        x = x + F.linear(self._attention(x, rotation, mask), self.out)
-        return x + F.linear(swiglu(F.linear(rms_norm(x), self.gate_up)), self.down)
+        x = x + self.out(self._attention(x, rotation, mask))
+        down: Tensor = self.down(swiglu(self.gate_up(rms_norm(x))))
+        return x + down
 
     def _attention(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         batch, time, d_model = x.shape
         head = d_model // self.heads
-        qkv = F.linear(rms_norm(x), self.qkv).view(batch, time, 3 * self.heads, head)
+        qkv = self.qkv(rms_norm(x)).view(batch, time, 3 * self.heads, head)
         qk, v = torch.split(qkv, [2 * self.heads, self.heads], dim=2)
         q, k = rotate(qk, rotation).chunk(2, dim=2)
         attended = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
@@ -81,8 +95,8 @@ class Decoder(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.embedding, std=EMBEDDING_STD, generator=generator)
         for block in blocks:
-            nn.init.normal_(block.qkv, std=config.d_model**-0.5, generator=generator)
-            nn.init.normal_(block.gate_up, std=config.d_model**-0.5, generator=generator)
+            nn.init.normal_(block.qkv.weight, std=config.d_model**-0.5, generator=generator)
+            nn.init.normal_(block.gate_up.weight, std=config.d_model**-0.5, generator=generator)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens: (batch, time) int64 -> (batch, time, d_model), ready for the head."""
