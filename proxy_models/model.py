@@ -27,16 +27,6 @@ EMBEDDING_STD = 0.02
 SPELLED_OUT = 128  # positions a row; beyond, holding all attention weights costs more than torch's fused kernel does
 
 
-class Matrix(nn.Linear):
-    """A product without bias that starts at zero: only what `Decoder` draws is random, and from its own seed."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
-
-
 class Block(nn.Module):
     """One layer. All matrices are stored as (outputs, inputs); q, k, v and gate, up are stacked by rows.
 
@@ -46,10 +36,10 @@ class Block(nn.Module):
     def __init__(self, d_model: int, d_ff: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = Matrix(d_model, 3 * d_model)
-        self.out = Matrix(d_model, d_model)
-        self.gate_up = Matrix(d_model, 2 * d_ff)
-        self.down = Matrix(d_ff, d_model)
+        self.qkv = _matrix(d_model, 3 * d_model)
+        self.out = _matrix(d_model, d_model)
+        self.gate_up = _matrix(d_model, 2 * d_ff)
+        self.down = _matrix(d_ff, d_model)
 
     def forward(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         """x: (batch, time, d_model) -> same shape. rotation: (time, 1, head/2) complex; mask: (time, time).
@@ -68,6 +58,13 @@ class Block(nn.Module):
         q, k = rotate(qk, rotation).chunk(2, dim=2)
         attended = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         return attended.transpose(1, 2).reshape(batch, time, d_model)
+
+
+def _matrix(inputs: int, outputs: int) -> nn.Linear:
+    """A product without bias that starts at zero and draws nothing: `Decoder` draws, and from its own seed."""
+    linear: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)  # type: ignore[no-untyped-call]
+    nn.init.zeros_(linear.weight)
+    return linear
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -107,7 +104,7 @@ class Decoder(nn.Module):
         time = x.shape[1]
         rotation = rope(time, self.config.d_model // self.config.heads, x.device)
         side = time if time <= SPELLED_OUT else 0
-        mask = torch.full((side, side), float("-inf"), device=x.device).triu(1)
+        mask = torch.full((side, side), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
         x = rms_norm(x)
         for block in self.blocks:
             x = block(x, rotation, mask)
