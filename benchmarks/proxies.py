@@ -98,7 +98,7 @@ class PlainDecoder(nn.Module):
             self.embedding.weight.copy_(source.embedding)
             for mine, theirs in zip(self.blocks, source.blocks, strict=True):
                 for name in ("qkv", "out", "gate_up", "down"):
-                    getattr(mine, name).weight.copy_(getattr(theirs, name))
+                    getattr(mine, name).weight.copy_(getattr(theirs, name).weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.norm_in(self.embedding(tokens))

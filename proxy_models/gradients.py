@@ -68,12 +68,17 @@ def token_losses(hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: 
 
 def rms_norm(x: Tensor) -> Tensor:
     """x / root mean square over the last axis."""
+    if not torch.is_grad_enabled():  # the same bits, of operations that have a forward-mode derivative
+        return x * _inverse_root_mean_square(x)
     normed: Tensor = _RmsNorm.apply(x)  # type: ignore[no-untyped-call]
     return normed
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up, where gate_up holds both side by side: (..., 2 f) -> (..., f)."""
+    if not torch.is_grad_enabled():
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate) * up
     product: Tensor = _SwiGlu.apply(gate_up)  # type: ignore[no-untyped-call]
     return product
 
@@ -157,10 +162,14 @@ def _largest_logit(hidden: Tensor, embedding: Tensor) -> float:
     return float(hidden.norm(dim=1).amax() * embedding.norm(dim=1).amax())
 
 
+def _inverse_root_mean_square(x: Tensor) -> Tensor:
+    return (x * x).mean(dim=-1, keepdim=True).add_(EPSILON).rsqrt_()
+
+
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        inverse = (x * x).mean(dim=-1, keepdim=True).add_(EPSILON).rsqrt_()
+        inverse = _inverse_root_mean_square(x)
         normed = x * inverse
         ctx.save_for_backward(normed, inverse)
         return normed

@@ -28,32 +28,43 @@ SPELLED_OUT = 128  # positions a row; beyond, holding all attention weights cost
 
 
 class Block(nn.Module):
-    """One layer. All matrices are stored as (outputs, inputs); q, k, v and gate, up are stacked by rows."""
+    """One layer. All matrices are stored as (outputs, inputs); q, k, v and gate, up are stacked by rows.
+
+    They are modules, so that hooks can see what goes into each and what comes out (`proxy_models.layers`).
+    """
 
     def __init__(self, d_model: int, d_ff: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Parameter(torch.empty(3 * d_model, d_model))
-        self.out = nn.Parameter(torch.zeros(d_model, d_model))
-        self.gate_up = nn.Parameter(torch.empty(2 * d_ff, d_model))
-        self.down = nn.Parameter(torch.zeros(d_model, d_ff))
+        self.qkv = _matrix(d_model, 3 * d_model)
+        self.out = _matrix(d_model, d_model)
+        self.gate_up = _matrix(d_model, 2 * d_ff)
+        self.down = _matrix(d_ff, d_model)
 
     def forward(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         """x: (batch, time, d_model) -> same shape. rotation: (time, 1, head/2) complex; mask: (time, time).
 
         Rows longer than SPELLED_OUT need no mask.
         """
-        x = x + F.linear(self._attention(x, rotation, mask), self.out)
-        return x + F.linear(swiglu(F.linear(rms_norm(x), self.gate_up)), self.down)
+        x = x + self.out(self._attention(x, rotation, mask))
+        down: Tensor = self.down(swiglu(self.gate_up(rms_norm(x))))
+        return x + down
 
     def _attention(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         batch, time, d_model = x.shape
         head = d_model // self.heads
-        qkv = F.linear(rms_norm(x), self.qkv).view(batch, time, 3 * self.heads, head)
+        qkv = self.qkv(rms_norm(x)).view(batch, time, 3 * self.heads, head)
         qk, v = torch.split(qkv, [2 * self.heads, self.heads], dim=2)
         q, k = rotate(qk, rotation).chunk(2, dim=2)
         attended = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         return attended.transpose(1, 2).reshape(batch, time, d_model)
+
+
+def _matrix(inputs: int, outputs: int) -> nn.Linear:
+    """A product without bias that starts at zero and draws nothing: `Decoder` draws, and from its own seed."""
+    linear: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)  # type: ignore[no-untyped-call]
+    nn.init.zeros_(linear.weight)
+    return linear
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -81,8 +92,8 @@ class Decoder(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.embedding, std=EMBEDDING_STD, generator=generator)
         for block in blocks:
-            nn.init.normal_(block.qkv, std=config.d_model**-0.5, generator=generator)
-            nn.init.normal_(block.gate_up, std=config.d_model**-0.5, generator=generator)
+            nn.init.normal_(block.qkv.weight, std=config.d_model**-0.5, generator=generator)
+            nn.init.normal_(block.gate_up.weight, std=config.d_model**-0.5, generator=generator)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens: (batch, time) int64 -> (batch, time, d_model), ready for the head."""
@@ -93,7 +104,7 @@ class Decoder(nn.Module):
         time = x.shape[1]
         rotation = rope(time, self.config.d_model // self.config.heads, x.device)
         side = time if time <= SPELLED_OUT else 0
-        mask = torch.full((side, side), float("-inf"), device=x.device).triu(1)
+        mask = torch.full((side, side), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
         x = rms_norm(x)
         for block in self.blocks:
             x = block(x, rotation, mask)

@@ -84,4 +84,5 @@ class Optimiser:
 def _matrices(block: nn.Module) -> list[tuple[nn.Parameter, int]]:
     """The block's matrices, each with the number of matrices that are stacked in it."""
     assert isinstance(block, Block)
-    return [(block.qkv, 3), (block.out, 1), (block.gate_up, 2), (block.down, 1)]
+    stacked = [(block.qkv, 3), (block.out, 1), (block.gate_up, 2), (block.down, 1)]
+    return [(matrix.weight, count) for matrix, count in stacked]

@@ -34,6 +34,7 @@ POSITIONS = 4096  # in one forward pass
 SHORTEST = 16
 QUANTUM = 2.0**-10  # nats
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+FORMAT = 2  # 1: the blocks' matrices were named without `.weight`
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class LanguageModel:
         tensors = {name: tensor.contiguous() for name, tensor in sorted(self.decoder.state_dict().items())}
         weights = save_tensors(tensors)
         description = {
-            "format": 1,
+            "format": FORMAT,
             "max_tokens": self.max_tokens,
             "proxy": self.decoder.config.model_dump(mode="json"),
             "start_id": self.start_id,
@@ -175,6 +176,11 @@ def load_language_model(directory: Path) -> LanguageModel:
         ) from error
     try:
         description = json.loads(text)
+        if description["format"] != FORMAT:
+            raise InputError(
+                f"{directory / DESCRIPTION}: found format {description['format']}, wanted {FORMAT}; "
+                "another version of this project wrote it: fit the scorer again"
+            )
         found = hashlib.sha256(weights).hexdigest()
         if description["weights_sha256"] != found:
             raise InputError(

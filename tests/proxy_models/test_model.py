@@ -45,9 +45,9 @@ def literal_logits(model: Decoder, tokens: list[int]) -> torch.Tensor:
     embedding = model.embedding.detach().double()
     xs = [normed(embedding[token]) for token in tokens]
     for block in model.blocks:
-        q, k, v = block.qkv.detach().double().split(d)
-        gate, up = block.gate_up.detach().double().split(CONFIG.d_ff)
-        out, down = block.out.detach().double(), block.down.detach().double()
+        q, k, v = block.qkv.weight.detach().double().split(d)
+        gate, up = block.gate_up.weight.detach().double().split(CONFIG.d_ff)
+        out, down = block.out.weight.detach().double(), block.down.weight.detach().double()
         attended = []
         for now in range(len(xs)):
             parts = []
