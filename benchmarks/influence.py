@@ -319,7 +319,9 @@ def compare(name: str, shape: Shape, rounds: int) -> bool:
     middle = {side: statistics.median(seconds) for side, seconds in times.items()}
     for side, seconds in middle.items():
         spread = f"{shape.docs / max(times[side]):.1f} to {shape.docs / min(times[side]):.1f}"
-        print(f"{side:45s} {shape.docs / seconds:8.1f} documents/s ({spread}), {1e3 * seconds / shape.docs:.2f} ms each")
+        print(
+            f"{side:45s} {shape.docs / seconds:8.1f} documents/s ({spread}), {1e3 * seconds / shape.docs:.2f} ms each"
+        )
     met = alike
     for kind, goal in (("score", GOAL), ("factors", BAR)):
         rivals = [seconds for side, seconds in middle.items() if side.startswith(f"{kind}, kron")]

@@ -112,9 +112,7 @@ def reference_gradient(
         return parts.head.gradient(hidden, batch.targets[batch.real])
 
     _pass(model, layers, docs, max_tokens, device, actual, add)
-    return Gradient(
-        {name: total.matrix() for name, total in totals.items()}, int(predictions(docs, max_tokens).sum())
-    )
+    return Gradient({name: total.matrix() for name, total in totals.items()}, int(predictions(docs, max_tokens).sum()))
 
 
 def squared_gradients(given: Tensor, gradient: Tensor, q_in: Tensor | None, q_out: Tensor | None) -> Tensor:

@@ -455,9 +455,9 @@ class QuadConfig(Section):
     """How Quad finds the clusters that help the targets (algorithms.md, section 3).
 
     references: targets whose search halves are the reference, all where none is named; reference_rule `max`: a
-    document's benefit is that to the target which it helps most. reference_tokens: at most, of each target. factor_docs:
-    of the pool, for the curvature. max_tokens: of a document, for training, curvature and benefits. max_scored: of the
-    pool's documents. threshold_quantile: see `selectors.quad.BanditSettings`.
+    document's benefit is that to the target which it helps most. reference_tokens: at most, of each target.
+    factor_docs: of the pool, for the curvature. max_tokens: of a document, for training, curvature and benefits.
+    max_scored: of the pool's documents. threshold_quantile: see `selectors.quad.BanditSettings`.
     """
 
     model: QuadModelConfig = TrainedModelConfig()
@@ -469,7 +469,7 @@ class QuadConfig(Section):
     damping: Annotated[float, Field(gt=0.0, le=1e6)] = 0.1
     factor_docs: Count = 1_000
     max_tokens: Annotated[int, Field(ge=2, le=65_536)] = 128
-    max_scored: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    max_scored: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     docs_per_pull: Annotated[int, Field(ge=1, le=100_000)] = 16
     arms_per_round: Annotated[int, Field(ge=1, le=100_000)] = 8
     grant_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05

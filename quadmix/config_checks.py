@@ -22,6 +22,7 @@ from quadmix.config import (
     ColumnScorerConfig,
     EngineConfig,
     HeuristicScorerConfig,
+    HuggingFaceModelConfig,
     LinearDomainConfig,
     LinearScorerConfig,
     LocalEngineConfig,
@@ -29,11 +30,13 @@ from quadmix.config import (
     PerplexityScorerConfig,
     PoolConfig,
     PretrainedEmbedderConfig,
+    QuadConfig,
     ScorerConfig,
     SearchConfig,
     SelectConfig,
     TargetConfig,
     TokenizerConfig,
+    TrainedModelConfig,
 )
 from quadmix.strict_yaml import Path
 
@@ -126,6 +129,39 @@ def _heuristic_outputs(scorer: HeuristicScorerConfig, path: Path) -> Iterator[Pr
             yield (*path, entry), _unknown(name, OUTPUTS, "a signal of the heuristics")
         elif name in scorer.outputs[:entry]:
             yield (*path, entry), f"found {name!r} a second time, wanted each signal once"
+
+
+def _quad(config: QuadConfig, select: SelectConfig, annotate: AnnotateConfig, targets: Targets) -> Iterator[Problem]:
+    if select.selector != "quad":
+        return
+    if annotate.clusters is None:
+        text = "missing, but select.selector is quad, whose arms are clusters; wanted {kind: embeddings}, or a column"
+        yield ("annotate", "clusters"), text
+    if not targets:
+        yield ("targets",), "missing, but select.selector is quad, which measures what helps on the targets"
+    names = [target.name for target in targets]
+    for place, name in enumerate(config.references):
+        if name not in names:
+            yield ("quad", "references", place), _unknown(name, names, "the name of a target")
+    if isinstance(config.model, TrainedModelConfig) and config.model.proxy.seq_len < config.max_tokens:
+        text = (
+            f"found {config.model.proxy.seq_len}, wanted at least quad.max_tokens, {config.max_tokens}: a model knows"
+        )
+        yield (
+            ("quad", "model", "proxy", "seq_len"),
+            f"{text} nothing of positions beyond the rows that it was trained on",
+        )
+
+
+def _quad_tokens(select: SelectConfig, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
+    if select.selector == "quad" and tokenizer is None:
+        yield ("tokenizer",), "missing, but select.selector is quad, whose model reads tokens"
+
+
+def _quad_model(config: QuadConfig) -> Iterator[Problem]:
+    if isinstance(config.model, HuggingFaceModelConfig) and not FilePath(config.model.path).is_dir():
+        text = f"found {config.model.path!r}, wanted the folder of a saved model (nothing is downloaded)"
+        yield ("quad", "model", "path"), text
 
 
 def _selection(select: SelectConfig, mixture: MixtureConfig) -> Iterator[Problem]:
@@ -378,4 +414,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("search", "targets", "tokenizer"), _search_sizes),
     (("select", "search"), _search_needed),
     (("select", "mixture"), _selection),
+    (("quad", "select", "annotate", "targets"), _quad),
+    (("select", "tokenizer"), _quad_tokens),
+    (("quad",), _quad_model),
 )

@@ -10,14 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from quadmix import __version__
 from quadmix.config import RunConfig, Theta
-from quadmix.core.budget import Cut, Settled
+from quadmix.core.budget import Cut, Settled, whole_shares
 from quadmix.engine.base import Engine
 from quadmix.errors import BudgetError, ConfigError, InputError, VerificationError
 from quadmix.manifest.model import (
@@ -38,6 +38,7 @@ from quadmix.search.constraints import limits_of, violations
 from quadmix.search.result import SearchResult
 from quadmix.selectors.base import SelectionPlan
 from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan
+from quadmix.selectors.quad_plan import quad_plan, quad_plan_within
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.budgeting import find_cuts
 from quadmix.stages.emit import EmitTask, Emitted
@@ -45,6 +46,9 @@ from quadmix.stages.fitting import fit_theta
 from quadmix.stages.records import FileEntry, StageRecord, begin, commit, find, record_digest, stage_fingerprint
 from quadmix.stages.rows import RowReader
 from quadmix.stages.theta_file import read_theta
+
+if TYPE_CHECKING:
+    from quadmix.stages.quad.stage import Measured
 
 PURPOSE = "select"
 # annotation rows that one task of a pass reads, whole files: also about the rows a manifest part is made from
@@ -55,7 +59,7 @@ PACK_ROWS = 500_000
 class Choice:
     """Which mixture is published, and why in words."""
 
-    kind: str  # quadmix | natural | uniform | topk
+    kind: str  # quadmix | natural | uniform | topk | free
     why: str
     theta: Theta | None = None
     criterion: str | None = None
@@ -72,14 +76,19 @@ def select(
     root = Path(config.output)
     choice = choose(config, search)
     progress.say(f"select: {choice.why}")
-    parts = _identity(config, annotated, choice)
+    measured = None
+    if config.select.selector == "quad":
+        from quadmix.stages.quad.stage import measure
+
+        measured = measure(config, engine, progress, annotated)
+    parts = _identity(config, annotated, choice, measured)
     reuse = find(root, "select", parts)
     progress.say(reuse.why)
     directory = begin(root, "select", parts) if reuse.record is None else None
     record = reuse.record
     if record is None:
         assert directory is not None
-        plan = make_plan(config, engine, packs(annotated.files), annotated, choice)
+        plan = make_plan(config, engine, packs(annotated.files), annotated, choice, measured)
         record = run_plan(config, engine, annotated, plan, directory, parts, choice.provenance)
     if reuse.record is None:
         commit(root, record)
@@ -102,6 +111,8 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
         return Choice("quadmix", told.provenance, theta=told.theta, provenance=told.provenance)
     if wanted.mixture == "theta":
         return Choice("quadmix", "the theta of the config", theta=wanted.theta)
+    if wanted.mixture == "free":
+        return Choice("free", "clusters alone decide, as the config says")
     if wanted.mixture in ("natural", "uniform", "topk"):
         free = "; mixture.constraints do not bind it" if config.mixture.constraints.bounds_shares else ""
         return Choice(wanted.mixture, f"{wanted.mixture}, as the config says{free}", criterion=wanted.criterion)
@@ -130,8 +141,11 @@ def packs(files: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _identity(config: RunConfig, annotated: Annotated, choice: Choice) -> dict[str, str]:
+def _identity(
+    config: RunConfig, annotated: Annotated, choice: Choice, measured: Measured | None = None
+) -> dict[str, str]:
     return {
+        **({} if measured is None else {"quad": measured.digest}),
         "version": __version__,
         "annotations": record_digest(annotated.record),
         "config.mixture": config.mixture.model_dump_json(exclude={"space"}),
@@ -149,10 +163,20 @@ def _identity(config: RunConfig, annotated: Annotated, choice: Choice) -> dict[s
 
 
 def make_plan(
-    config: RunConfig, engine: Engine, groups: Sequence[Sequence[str]], annotated: Annotated, choice: Choice
+    config: RunConfig,
+    engine: Engine,
+    groups: Sequence[Sequence[str]],
+    annotated: Annotated,
+    choice: Choice,
+    measured: Measured | None = None,
 ) -> SelectionPlan:
-    """Fit the chosen mixture; BudgetError when it cannot meet the budget."""
+    """Fit the chosen mixture, and Quad's clusters within it; BudgetError when it cannot meet the budget."""
     summary, mixture = annotated.summary, config.mixture
+    if measured is not None:
+        if choice.kind == "free":
+            return quad_plan(measured.outcome)
+        quotas = domain_quotas(config, make_plan(config, engine, groups, annotated, choice), annotated)
+        return quad_plan_within(measured.outcome, summary.domains, quotas, measured.table.tokens_by_domain())
     if choice.kind == "natural":
         return natural_plan(summary.tokens, mixture.budget, mixture.max_copies)
     if choice.kind == "uniform":
@@ -171,6 +195,15 @@ def make_plan(
             "keeps them, or change the constraints"
         )
     return plan
+
+
+def domain_quotas(config: RunConfig, plan: SelectionPlan, annotated: Annotated) -> tuple[int, ...]:
+    """Tokens that a mixture gives each domain of the pool."""
+    domains = annotated.summary.domains
+    if plan.strata == domains:
+        return tuple(plan.quotas[index] for index in range(len(domains)))
+    tokens = annotated.summary.tokens.astype(np.float64)
+    return tuple(int(quota) for quota in whole_shares(tokens, config.mixture.budget))
 
 
 def run_plan(

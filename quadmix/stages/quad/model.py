@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from quadmix import __version__
 from quadmix.config import HuggingFaceModelConfig, ProxyConfig, RunConfig, TrainedModelConfig
@@ -16,9 +16,6 @@ from quadmix.progress import Progress
 from quadmix.scorers.tokens import FileTokenizer
 from quadmix.stages.quad.store import Place, Store, read_places
 from quadmix.stages.records import StageRecord, begin, commit, file_entry, find, stage_directory, stage_fingerprint
-
-if TYPE_CHECKING:
-    from torch import nn
 
 STAGE = "quad_model"
 
@@ -31,13 +28,13 @@ class ModelRef:
     path: str
     digest: str
 
-    def load(self) -> nn.Module:
-        """The model, at most once a process."""
+    def load(self) -> Any:
+        """The model (a torch module), at most once a process."""
         return _loaded(self)
 
 
 @lru_cache(maxsize=1)
-def _loaded(ref: ModelRef) -> nn.Module:
+def _loaded(ref: ModelRef) -> Any:
     from proxy_models.loading import load_causal
 
     return load_causal(ref.kind, ref.path)

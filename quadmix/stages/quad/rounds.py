@@ -51,7 +51,8 @@ class ScoreDocuments:
         docs, _ = read_places(self.store, places)
         vectors = [_vector(path) for path in self.vectors]
         layers = Layers.of(model, self.layers)
-        return score(model, layers, vectors, docs, combine=self.rule, max_tokens=self.max_tokens).tolist()
+        found: list[float] = score(model, layers, vectors, docs, combine=self.rule, max_tokens=self.max_tokens).tolist()
+        return found
 
 
 @lru_cache(maxsize=64)

@@ -41,7 +41,7 @@ from quadmix.stages.targets import load_targets
 
 STAGE = "quad"
 OUTCOME_FILE = "outcome.json"
-# of the documents that may be scored, that many times as many are tokenised: the best clusters get more than their share
+# times the documents that may be scored are tokenised: the best clusters get more than their share
 _STORED = 3.0
 
 

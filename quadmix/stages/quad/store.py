@@ -45,7 +45,7 @@ from quadmix.stages.rows import RowReader
 from quadmix.stages.unit_texts import chosen_texts, ok_rows
 
 if TYPE_CHECKING:
-    from proxy_models.data import Tokens, TokenPool
+    from proxy_models.data import TokenPool, Tokens
 
 STAGE = "quad_store"
 PURPOSE = "quad-store"
