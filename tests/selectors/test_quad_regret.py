@@ -11,9 +11,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from benchmarks.planted_arms import OneByOne, Planted, Shape, at_random, plant, quotas, round_robin
 from quadmix.selectors.quad import Bandit
 from quadmix.selectors.quad_baselines import cluster_uniform, random_tokens
-from tests.selectors.planted_arms import OneByOne, Planted, Shape, at_random, plant, quotas, round_robin
 
 TOLD_APART: tuple[Shape, ...] = ("one good", "spread", "smooth", "heavy tails", "all positive")
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planted_arms import plant
 from quadmix.selectors.quad import Bandit, BanditSettings
 from quadmix.selectors.quad_baselines import cluster_uniform, top_clusters
 from quadmix.selectors.quad_outcome import Outcome
 from quadmix.stages import quad_figures
-from tests.selectors.planted_arms import plant
 
 
 def drawn(share: float, scored: float, size: int = 12, pull: int = 8) -> Outcome:
