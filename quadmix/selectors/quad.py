@@ -124,6 +124,7 @@ class Bandit:
         self._chosen = np.zeros(size, dtype=np.int64)  # T
         self._pulls = np.zeros(size, dtype=np.int64)  # of which the results are in
         self._granted = np.zeros(size, dtype=np.int64)
+        self._logs = np.zeros(0)  # ln 1, ln 2, ...
         self._rounds: list[RoundOutcome] = []
         self._open: Round | None = None
         self._stop: StopReason | None = None
@@ -257,8 +258,10 @@ class Bandit:
     def _upper(self) -> NDArray[np.float64]:
         """(K,) CS; what neighbours say of an arm that was never pulled stands for one pull."""
         assert self._beliefs is not None
-        times = np.maximum(self._chosen, 1)
-        spread = 2.0 * log(np.array([float(self._chosen.sum())])) / times
+        total = int(self._chosen.sum())
+        if total > self._logs.size:
+            self._logs = log(np.arange(1.0, 2.0 * total + 1.0))
+        spread = 2.0 * float(self._logs[total - 1]) / np.maximum(self._chosen, 1)
         return self._beliefs.mean + self._alpha * np.sqrt(spread)
 
     def _pull(self, arm: int, count: int) -> Pull:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _NAMED = 8  # clusters that are named in the picture
 _SHADES = (BLUE, ORANGE, GREEN, RED, PURPLE)  # clusters with the most granted tokens; the rest is one grey band
+_DECADE = 20  # sizes further apart than this need a logarithmic axis; nearer ones would have no labels on it
 _MARKED = 400  # more dots than this are drawn without intervals, which would cover one another
 
 
@@ -37,7 +38,9 @@ def clusters(outcome: Outcome) -> Figure:
             axes.errorbar(tokens, mean, yerr=error, fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.6)
         area = 14.0 + 6.0 * np.array([cluster.pulls for cluster in members])
         face = colour if name == "kept" else "none"
-        axes.scatter(tokens, mean, s=area, facecolors=face, edgecolors=colour, alpha=0.8, lw=1.0, label=name)
+        axes.scatter(
+            tokens, mean, s=area, facecolors=face, edgecolors=colour, alpha=0.8, lw=1.0, label=name, gid="dots"
+        )
     for cluster in sorted(known, key=_chosen_tokens, reverse=True)[:_NAMED]:
         if _chosen_tokens(cluster):
             axes.annotate(
@@ -45,15 +48,16 @@ def clusters(outcome: Outcome) -> Figure:
                 fontsize=7,
             )  # fmt: skip
     if outcome.threshold is not None:
-        axes.axhline(outcome.threshold, color=RED, lw=0.9, ls="--", zorder=0)
-    if known:
+        axes.axhline(outcome.threshold, color=RED, lw=0.9, ls="--", zorder=0, label="threshold")
+    sizes = [cluster.tokens for cluster in known]
+    if known and max(sizes) > _DECADE * min(sizes):
         axes.set_xscale("log")
-        count_axis(axes.xaxis)
         axes.xaxis.set_minor_formatter("")
+    count_axis(axes.xaxis)
     axes.set_xlabel("tokens of the cluster")
     axes.set_ylabel("mean benefit, shrunk")
     axes.grid(alpha=0.25)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False, fontsize=9)
     return figure
 
 

@@ -131,8 +131,11 @@ class Silent:
         return None
 
 
-def write_annotations(folder: Path, files: int, rows: int, seed: int, ties: bool) -> list[tuple[Path, int]]:
-    """Annotation files of a made-up pool: three domains, two shards a file, bad rows, tied or continuous scores."""
+def write_annotations(
+    folder: Path, files: int, rows: int, seed: int, ties: bool, clusters: int = 0
+) -> list[tuple[Path, int]]:
+    """Annotation files of a made-up pool: three domains, two shards a file, bad rows, tied or continuous scores, and
+    clusters if asked for, some documents without one."""
     rng = np.random.default_rng(seed)
     written = []
     for number in range(files):
@@ -155,29 +158,20 @@ def write_annotations(folder: Path, files: int, rows: int, seed: int, ties: bool
         }
         for index, name in enumerate(CRITERIA):
             columns[f"score_{name}"] = pa.array(scores[index], mask=~ok)
+        if clusters:
+            code = rng.integers(-1, clusters, rows)
+            columns["cluster"] = pa.array(code, pa.int32(), mask=~ok | (code < 0) & (rng.random(rows) < 0.5))
         path = folder / f"unit-{number:05d}.parquet"
         pq.write_table(pa.table(columns), path, row_group_size=max(rows * 2 // 3, 1), write_page_checksum=True)
         written.append((path, rows))
     return written
 
 
-def run_select(
-    root: Path, *, files: int = 4, rows: int = 200, seed: int = 3, ties: bool = False, part_rows: int = 350,
-    budget: int = 40_000, select: dict[str, Any] | None = None, **mixture: Any,
-) -> Manifest:  # fmt: skip
-    """Annotate a made-up pool and select from it with the real stage; the published manifest."""
-    config = RunConfig.model_validate(
-        {
-            "output": str(root),
-            "seed": seed,
-            "pool": {"inputs": ["pool"]},
-            "mixture": {"criteria": CRITERIA, "budget": budget, **mixture},
-            "select": select or {"mixture": "theta", "theta": THETA},
-        }
-    )
-    parts = {"pool": f"{files} {rows} {seed} {ties}"}
+def annotate_made_up(root: Path, files: int, rows: int, seed: int, ties: bool, clusters: int = 0) -> Annotated:
+    """The record of an annotate stage over `write_annotations`."""
+    parts = {"pool": f"{files} {rows} {seed} {ties} {clusters}"}
     folder = begin(root, "annotate", parts)
-    written = write_annotations(folder, files, rows, seed, ties)
+    written = write_annotations(folder, files, rows, seed, ties, clusters)
     summary = PoolSummary.empty(CRITERIA)
     quarantine: dict[str, dict[str, int]] = {}
     for path, _ in written:
@@ -202,7 +196,24 @@ def run_select(
         {"quarantine": quarantine, "inputs": inputs},
     )  # fmt: skip
     commit(root, record)
-    annotated = Annotated(record, folder, tuple(str(path) for path, _ in written), (), summary)
+    return Annotated(record, folder, tuple(str(path) for path, _ in written), (), summary)
+
+
+def run_select(
+    root: Path, *, files: int = 4, rows: int = 200, seed: int = 3, ties: bool = False, part_rows: int = 350,
+    budget: int = 40_000, select: dict[str, Any] | None = None, **mixture: Any,
+) -> Manifest:  # fmt: skip
+    """Annotate a made-up pool and select from it with the real stage; the published manifest."""
+    config = RunConfig.model_validate(
+        {
+            "output": str(root),
+            "seed": seed,
+            "pool": {"inputs": ["pool"]},
+            "mixture": {"criteria": CRITERIA, "budget": budget, **mixture},
+            "select": select or {"mixture": "theta", "theta": THETA},
+        }
+    )
+    annotated = annotate_made_up(root, files, rows, seed, ties)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(select_stage, "PACK_ROWS", part_rows)
         return select_stage.select(config, InlineEngine(), Silent(), annotated, None)  # type: ignore[arg-type]

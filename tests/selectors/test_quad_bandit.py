@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.planted_arms import OneByOne, Planted, plant, quotas
 from quadmix.errors import BudgetError, InputError, VerificationError
 from quadmix.search.journal import Journal
 from quadmix.selectors.quad import Bandit, BanditSettings, Round
 from quadmix.selectors.quad_arms import Arms, nearest
 from quadmix.selectors.quad_baselines import cluster_uniform, random_tokens, top_clusters
 from quadmix.selectors.quad_outcome import Outcome, StopReason
-from tests.selectors.planted_arms import OneByOne, Planted, plant, quotas
 
 
 def outcome_of(planted: Planted, **options: Any) -> Outcome:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.planted_arms import plant
 from quadmix.selectors.quad import Bandit, BanditSettings
 from quadmix.selectors.quad_baselines import cluster_uniform, top_clusters
 from quadmix.selectors.quad_outcome import Outcome
 from quadmix.stages import quad_figures
-from tests.selectors.planted_arms import plant
 
 
 def drawn(share: float, scored: float, size: int = 12, pull: int = 8) -> Outcome:
@@ -19,15 +19,16 @@ def drawn(share: float, scored: float, size: int = 12, pull: int = 8) -> Outcome
     return planted.told(Bandit(planted.arms, planted.settings(share, scored, docs_per_pull=pull))).outcome()
 
 
-def points(svg: str, group: str) -> int:
-    """Markers of all collections of dots whose id begins so."""
-    return len(re.findall(r"<use [^>]*", "".join(re.findall(rf'<g id="{group}.*?\n   </g>', svg, re.S))))
+def dots(svg: str) -> int:
+    """Dots of all clusters: drawn one by one, or one used many times where all have one size."""
+    groups = re.findall(r'<g id="dots">.*?\n   </g>', svg, re.S)
+    return sum(len(re.findall("<use ", group)) or len(re.findall("<path ", group)) for group in groups)
 
 
 def test_every_cluster_has_a_dot_and_those_with_most_tokens_their_names() -> None:
     outcome = drawn(0.1, 0.3)
     svg = quad_figures.clusters(outcome)
-    assert points(svg, "PathCollection") == len(outcome.clusters)
+    assert dots(svg) == len(outcome.clusters)
     best = max(outcome.clusters, key=lambda cluster: cluster.granted + cluster.fill)
     assert f">{best.name}<" in svg
     assert ">kept<" in svg
@@ -49,7 +50,7 @@ def test_clusters_that_were_never_scored_are_told_apart() -> None:
     outcome = planted.told(Bandit(planted.arms, BanditSettings(5000, max_scored=20))).outcome()
     svg = quad_figures.clusters(outcome)
     assert ">never scored: what its neighbours say<" in svg
-    assert points(svg, "PathCollection") == 40
+    assert dots(svg) == 40
 
 
 @pytest.mark.parametrize("draw", [quad_figures.clusters, quad_figures.budget])

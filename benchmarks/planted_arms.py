@@ -144,36 +144,38 @@ class OneByOne:
         arms = self.planted.arms
         columns = [np.array([getattr(m, name) for m in self.seen]) for name in ("n", "mean", "m2")]
         self.beliefs: Beliefs = believe(*columns, arms.documents, arms.neighbours)  # type: ignore[arg-type]
+        self.mean: list[float] = self.beliefs.mean.tolist()
+        self.bound: list[float] = (self.beliefs.mean - self.beliefs.error).tolist()
+        self.tokens: list[int] = arms.tokens.tolist()
         for arm, _ in arrived:
-            if grants and self.beliefs.mean[arm] - self.beliefs.error[arm] > self.threshold:
+            if grants and self.bound[arm] > self.threshold:
                 self.grant(arm)
 
     def quantile(self) -> float:
         share = self.settings.threshold_quantile
-        tokens = self.planted.arms.tokens
+        tokens = self.tokens
         if share is None:
-            share = 1 - 2 * self.settings.budget / int(tokens.sum())
+            share = 1 - 2 * self.settings.budget / sum(tokens)
         if share <= 0:
             return 0.0
         below = 0
-        for arm in sorted(range(len(tokens)), key=lambda arm: self.beliefs.mean[arm]):
-            below += int(tokens[arm])
-            if below >= share * int(tokens.sum()):
+        for arm in sorted(range(len(tokens)), key=self.mean.__getitem__):
+            below += tokens[arm]
+            if below >= share * sum(tokens):
                 break
-        return max(0.0, float(self.beliefs.mean[arm]))
+        return max(0.0, self.mean[arm])
 
     def upper(self, arm: int) -> float:
         bonus = math.sqrt(2 * math.log(sum(self.times)) / self.times[arm])
-        return float(self.beliefs.mean[arm]) + self.alpha * bonus
+        return self.mean[arm] + self.alpha * bonus
 
     def choose(self) -> int | None:
         waiting = {arm for arm, _ in self.late}
-        sure = self.beliefs.mean - self.beliefs.error > self.threshold
         live = [
             arm
             for arm in range(len(self.seen))
-            if self.granted[arm] < self.planted.arms.tokens[arm]
-            and (self.left(arm) or (sure[arm] and arm not in waiting))
+            if self.granted[arm] < self.tokens[arm]
+            and (self.left(arm) or (self.bound[arm] > self.threshold and arm not in waiting))
         ]
         if not live:
             return None
@@ -183,15 +185,15 @@ class OneByOne:
         return best if self.upper(best) >= self.threshold else None
 
     def grant(self, arm: int) -> None:
-        left = int(self.planted.arms.tokens[arm]) - self.granted[arm]
+        left = self.tokens[arm] - self.granted[arm]
         missing = self.settings.budget - sum(self.granted)
         self.granted[arm] += min(math.ceil(self.settings.grant_share * left), missing)
 
     def filled(self) -> np.ndarray:
         found = list(self.granted)
-        kept = self.beliefs.mean - self.beliefs.error > self.threshold
-        for arm in sorted(range(len(found)), key=lambda arm: (not kept[arm], -self.beliefs.mean[arm])):
-            found[arm] += min(int(self.planted.arms.tokens[arm]) - found[arm], self.settings.budget - sum(found))
+        kept = [bound > self.threshold for bound in self.bound]
+        for arm in sorted(range(len(found)), key=lambda arm: (not kept[arm], -self.mean[arm])):
+            found[arm] += min(self.tokens[arm] - found[arm], self.settings.budget - sum(found))
         return np.array(found)
 
 
