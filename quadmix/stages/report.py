@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,41 +26,13 @@ from quadmix.progress import Progress
 from quadmix.search.noise import noise_in_words
 from quadmix.search.result import JOINT, Confirmed, SearchResult
 from quadmix.search.stopping import worth_in_words
+from quadmix.selectors.quad_outcome import Outcome
 from quadmix.selectors.quadmix import params_by_name
 from quadmix.stages import figures
 from quadmix.stages.annotate import Annotated
-
-
-@dataclass(frozen=True)
-class Table:
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    total: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Section:
-    """One heading of the report."""
-
-    id: str
-    title: str
-    text: str = ""
-    figure: str = ""
-    tables: tuple[Table, ...] = ()
-    empty: str = ""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the template needs."""
-
-    title: str
-    lead: str
-    winner_line: str
-    verdict: str
-    tiles: list[dict[str, str]]
-    sections: list[Section]
-    provenance: str = field(default="")
+from quadmix.stages.page import Page, Section, Table
+from quadmix.stages.quad.outcome_file import quad_outcome
+from quadmix.stages.quad.sections import quad_sections
 
 
 def write_report(
@@ -76,7 +48,8 @@ def write_report(
         ) from missing
     template = resources.files("quadmix.stages").joinpath("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    page = make_page(annotated.summary, annotated.record.summary, search, manifest)
+    outcome = quad_outcome(config, manifest)
+    page = make_page(annotated.summary, annotated.record.summary, search, manifest, outcome)
     html = environment.from_string(template).render(vars(page))
     path = Path(config.output) / "report.html"
     write_atomically(path, html.encode("utf-8"))
@@ -85,10 +58,15 @@ def write_report(
 
 
 def make_page(
-    summary: PoolSummary, annotations: dict[str, Any], search: SearchResult | None, manifest: Manifest
+    summary: PoolSummary,
+    annotations: dict[str, Any],
+    search: SearchResult | None,
+    manifest: Manifest,
+    outcome: Outcome | None = None,
 ) -> Page:
-    """All of the report's content."""
+    """All of the report's content. outcome: of Quad's bandit, where it selected."""
     sections = [_domains(summary, search, manifest)]
+    sections += [] if outcome is None else quad_sections(outcome)
     shown = _shown_mixture(summary, search, manifest)
     if shown is not None:
         sections += [_curves(*shown), _weights(*shown)]
@@ -109,7 +87,7 @@ def make_page(
         provenance=json.dumps(
             {
                 "config": manifest.config,
-                "plan": {key: value for key, value in manifest.plan.items() if key != "strata"},
+                "plan": {key: value for key, value in manifest.plan.items() if key not in ("strata", "outcome")},
                 "inputs": [vars(entry) for entry in manifest.inputs],
                 "software": manifest.software,
             },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from quadmix.stages.annotate import Annotated
 from quadmix.stages.quad.cluster_table import ClusterTable, cluster_table
 from quadmix.stages.quad.curvature import quad_vectors
 from quadmix.stages.quad.model import quad_model
+from quadmix.stages.quad.outcome_file import OUTCOME_FILE, STAGE, read_outcome, write_outcome
 from quadmix.stages.quad.rounds import ScoreDocuments, run_rounds
 from quadmix.stages.quad.store import Store, quad_store
 from quadmix.stages.records import (
@@ -35,12 +35,9 @@ from quadmix.stages.records import (
     record_digest,
     stage_directory,
     stage_fingerprint,
-    write_atomically,
 )
 from quadmix.stages.targets import load_targets
 
-STAGE = "quad"
-OUTCOME_FILE = "outcome.json"
 # times the documents that may be scored are tokenised: the best clusters get more than their share
 _STORED = 3.0
 
@@ -101,14 +98,13 @@ def measure(config: RunConfig, engine: Engine, progress: Progress, annotated: An
         task = ScoreDocuments(store, model, asked.layers, files, asked.reference_rule, asked.max_tokens)
         journal = Journal(directory / "journal.jsonl")
         outcome = run_rounds(engine, progress, _arms(annotated, table, store), settings, store, task, journal)
-        text = json.dumps(outcome.to_json(), sort_keys=True, allow_nan=False)
-        write_atomically(directory / OUTCOME_FILE, text.encode("utf-8"))
+        write_outcome(directory, outcome)
         entries = (file_entry(directory, OUTCOME_FILE, len(outcome.clusters)),)
         summary = {"scored": outcome.scored, "documents": held, "stop": outcome.why}
         record = StageRecord(STAGE, stage_fingerprint(STAGE, parts), parts, entries, summary)
         commit(root, record)
     folder = stage_directory(root, STAGE, record.fingerprint)
-    outcome = Outcome.from_json(json.loads((folder / OUTCOME_FILE).read_bytes()))
+    outcome = read_outcome(folder)
     progress.say(f"quad: {outcome.scored:,} of {held:,} documents scored ({outcome.scored / held:.2%}); {outcome.why}")
     return Measured(outcome, table, record_digest(record))
 

@@ -1,0 +1,35 @@
+"""The bandit's outcome on disk, rounds included (the manifest leaves them out)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from quadmix.config import RunConfig
+from quadmix.manifest.model import Manifest
+from quadmix.selectors.quad_outcome import Outcome
+from quadmix.stages.records import current, stage_directory, write_atomically
+
+STAGE = "quad"
+OUTCOME_FILE = "outcome.json"
+
+
+def write_outcome(directory: Path, outcome: Outcome) -> None:
+    """Write a finished bandit's outcome."""
+    text = json.dumps(outcome.to_json(), sort_keys=True, allow_nan=False)
+    write_atomically(directory / OUTCOME_FILE, text.encode("utf-8"))
+
+
+def read_outcome(directory: Path) -> Outcome:
+    """Raises VerificationError for a file that is none."""
+    return Outcome.from_json(json.loads((directory / OUTCOME_FILE).read_bytes()))
+
+
+def quad_outcome(config: RunConfig, manifest: Manifest) -> Outcome | None:
+    """The outcome behind a manifest of Quad's, None for another selector's."""
+    if manifest.selector != STAGE:
+        return None
+    record = current(Path(config.output), STAGE)
+    if record is None:  # removed since: the picture of the rounds is lost, the clusters are in the manifest
+        return Outcome.from_json({**manifest.plan["outcome"], "rounds": []})
+    return read_outcome(stage_directory(Path(config.output), STAGE, record.fingerprint))
