@@ -51,12 +51,14 @@ class RowReader:
             scores[:, column] = _numpy(table[score_column(name)])
         hashes = _numpy(table[DOC_HASH]) if self.hashes else np.zeros(table.num_rows, dtype=np.uint64)
         domain = _codes(table[DOMAIN], self.domains, f"{path}: domains")
+        if self.clusters and CLUSTER not in table.column_names:
+            raise InputError(f"{path}: the annotations have no clusters; run annotate again with annotate.clusters")
         cluster = _codes(table[CLUSTER], self.clusters, f"{path}: clusters") if self.clusters else None
         return DocBatch(hashes, domain, _numpy(table[N_TOKENS]), scores, cluster)
 
 
 def _codes(column: pa.ChunkedArray, known: tuple[str, ...], what: str) -> NDArray[np.int32]:
-    """(n,) index of every name among the known ones. Raises InputError for one that is not there."""
+    """(n,) index of every name among the known ones, -1 for null. Raises InputError for a name that is not there."""
     place = _places(known)
     codes = np.empty(len(column), dtype=np.int32)
     start = 0
@@ -64,9 +66,9 @@ def _codes(column: pa.ChunkedArray, known: tuple[str, ...], what: str) -> NDArra
         if not pa.types.is_dictionary(chunk.type):
             chunk = chunk.dictionary_encode()
         names: Sequence[str] = chunk.dictionary.to_pylist()
-        mapping = np.array([place.get(name, -1) for name in names] or [0], dtype=np.int32)
-        mine = mapping[_numpy(chunk.indices)]
-        if mine.size and int(mine.min()) < 0:
+        mapping = np.array([*(place.get(name, -2) for name in names), -1], dtype=np.int32)
+        mine = mapping[_numpy(pc.fill_null(chunk.indices, len(names)))]
+        if mine.size and int(mine.min()) < -1:
             unknown = sorted({name for name in names if name not in place})
             raise InputError(f"{what} {unknown} are not in the pool's summary; run annotate again")
         codes[start : start + len(chunk)] = mine

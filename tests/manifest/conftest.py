@@ -131,6 +131,11 @@ class Silent:
         return None
 
 
+def cluster_name(code: int, clusters: int) -> str:
+    """Names in another order than codes."""
+    return f"cluster_{(3 * code) % clusters}"
+
+
 def write_annotations(
     folder: Path, files: int, rows: int, seed: int, ties: bool, clusters: int = 0
 ) -> list[tuple[Path, int]]:
@@ -160,7 +165,8 @@ def write_annotations(
             columns[f"score_{name}"] = pa.array(scores[index], mask=~ok)
         if clusters:
             code = rng.integers(-1, clusters, rows)
-            columns["cluster"] = pa.array(code, pa.int32(), mask=~ok | (code < 0) & (rng.random(rows) < 0.5))
+            names = [cluster_name(value, clusters) for value in code.tolist()]
+            columns["cluster"] = pa.array(names, pa.string(), mask=~ok | (code < 0)).dictionary_encode()
         path = folder / f"unit-{number:05d}.parquet"
         pq.write_table(pa.table(columns), path, row_group_size=max(rows * 2 // 3, 1), write_page_checksum=True)
         written.append((path, rows))

@@ -163,17 +163,19 @@ def test_names_that_would_be_one_stratum_are_refused() -> None:
 def test_clusters_are_read_where_a_plan_needs_them(tmp_path: Path) -> None:
     columns: dict[str, Any] = {
         "status": ["ok", "NULL_TEXT", "ok", "ok"], "domain": ["web"] * 4, "n_tokens": [3, 0, 4, 5],
-        "doc_hash": pa.array([1, 2, 3, 4], pa.uint64()), "cluster": pa.array([7, None, None, 2], pa.int32()),
+        "doc_hash": pa.array([1, 2, 3, 4], pa.uint64()), "cluster": ["b", None, None, "a"],
     }  # fmt: skip
     path = str(tmp_path / "unit.parquet")
     pq.write_table(pa.table(columns), path, write_page_checksum=True)
-    ((batch, _),) = RowReader(("web",), (), clusters=True).batches(path)
+    ((batch, _),) = RowReader(("web",), (), clusters=("a", "b")).batches(path)
     assert batch.cluster is not None
     assert batch.cluster.dtype == np.int32
-    assert batch.cluster.tolist() == [7, -1, 2]
+    assert batch.cluster.tolist() == [1, -1, 0]
+    with pytest.raises(InputError, match=r"clusters \['b'\] are not in the pool"):
+        list(RowReader(("web",), (), clusters=("a",)).batches(path))
     ((plain, _),) = RowReader(("web",), ()).batches(path)
     assert plain.cluster is None
     del columns["cluster"]
     pq.write_table(pa.table(columns), path, write_page_checksum=True)
     with pytest.raises(InputError, match="have no clusters; run annotate again"):
-        list(RowReader(("web",), (), clusters=True).batches(path))
+        list(RowReader(("web",), (), clusters=("a",)).batches(path))
