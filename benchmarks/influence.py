@@ -104,10 +104,10 @@ class Shape:
 
 
 SHAPES = {
-    "small": Shape(64, 2, 2, 192, 4096, 160, (8, 32)),
-    "1m": Shape(256, 2, 8, 512, 32_768, 32, (2, 8)),
-    "10m": Shape(512, 4, 8, 1024, 32_768, 16, (2, 8)),
-    "llama": Shape(256, 2, 8, 512, 4096, 64, (8, 16), llama=True),
+    "small": Shape(64, 2, 2, 192, 4096, 96, (8, 32)),
+    "1m": Shape(256, 2, 8, 512, 32_768, 24, (2, 8)),
+    "10m": Shape(512, 4, 8, 1024, 32_768, 10, (2, 8)),
+    "llama": Shape(256, 2, 8, 512, 4096, 48, (8, 16), llama=True),
 }
 
 
@@ -319,7 +319,9 @@ def compare(name: str, shape: Shape, rounds: int) -> bool:
     middle = {side: statistics.median(seconds) for side, seconds in times.items()}
     for side, seconds in middle.items():
         spread = f"{shape.docs / max(times[side]):.1f} to {shape.docs / min(times[side]):.1f}"
-        print(f"{side:45s} {shape.docs / seconds:8.1f} documents/s ({spread}), {1e3 * seconds / shape.docs:.2f} ms each")
+        print(
+            f"{side:45s} {shape.docs / seconds:8.1f} documents/s ({spread}), {1e3 * seconds / shape.docs:.2f} ms each"
+        )
     met = alike
     for kind, goal in (("score", GOAL), ("factors", BAR)):
         rivals = [seconds for side, seconds in middle.items() if side.startswith(f"{kind}, kron")]

@@ -9,6 +9,7 @@ last bits with the batch it is in, so partitions agree to about 1e-6; for equal 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -112,9 +113,7 @@ def reference_gradient(
         return parts.head.gradient(hidden, batch.targets[batch.real])
 
     _pass(model, layers, docs, max_tokens, device, actual, add)
-    return Gradient(
-        {name: total.matrix() for name, total in totals.items()}, int(predictions(docs, max_tokens).sum())
-    )
+    return Gradient({name: total.matrix() for name, total in totals.items()}, int(predictions(docs, max_tokens).sum()))
 
 
 def squared_gradients(given: Tensor, gradient: Tensor, q_in: Tensor | None, q_out: Tensor | None) -> Tensor:
@@ -123,7 +122,7 @@ def squared_gradients(given: Tensor, gradient: Tensor, q_in: Tensor | None, q_ou
     given: (rows, time, inputs); gradient: (rows, time, outputs). Either the activations are rotated or the gradients
     that they make, whichever is the smaller work.
     """
-    rows, time, inputs = given.shape
+    _rows, time, inputs = given.shape
     outputs = gradient.shape[2]
     total = given.new_zeros(outputs, inputs)
     early = time * (inputs**2 + outputs**2) < inputs * outputs * (inputs + outputs)
@@ -174,12 +173,13 @@ def _pass(
     """Every document once through the model and back."""
     place = device_of(device)
     current: list[Batch] = []
-    with (
-        one_thread(),
-        still(model, place),
-        watched(model, layers, lambda layer, given, gradient: add(current[0], layer, given, gradient)) as run,
-    ):
+
+    def visit(layer: Layer, given: Tensor, gradient: Tensor) -> None:
+        add(current[0], layer, given, gradient)
+
+    with one_thread(), still(model, place):
         parts = causal(model)
-        for batch in batches(docs, parts.vocab, max_tokens, place):
-            current[:] = [batch]
-            run(parts, batch, lambda hidden, batch=batch: labels(parts, batch, hidden))  # type: ignore[misc]
+        with watched(model, layers, visit) as run:
+            for batch in batches(docs, parts.vocab, max_tokens, place):
+                current[:] = [batch]
+                run(parts, batch, partial(labels, parts, batch))

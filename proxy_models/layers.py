@@ -133,5 +133,3 @@ def _stack(module: str, parts: tuple[str, ...], outputs: int) -> tuple[Part, ...
     if rest:
         raise InputError(f"{module} has {outputs} outputs, wanted {len(parts)} layers of equal height: {parts}")
     return tuple(Part(f"{module}.{part}", i * height, (i + 1) * height) for i, part in enumerate(parts))
-
-

@@ -55,9 +55,7 @@ def score(
     """
     chosen = [vectors] if isinstance(vectors, Vector) else list(vectors)
     if combine == "mean":
-        return score_each(
-            model, layers, [Vector.mean(chosen)], docs, way=way, max_tokens=max_tokens, device=device
-        )[0]
+        return score_each(model, layers, [Vector.mean(chosen)], docs, way=way, max_tokens=max_tokens, device=device)[0]
     if combine == "max":
         return score_each(model, layers, chosen, docs, way=way, max_tokens=max_tokens, device=device).max(axis=0)
     raise ConfigError(f"found combine {combine!r}, wanted mean or max")
