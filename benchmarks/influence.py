@@ -2,7 +2,7 @@
 
     python -m benchmarks.influence [--shapes small,1m,10m,llama] [--rounds 3]
 
-Needs kronfluence, and transformers for `llama` (extra `bench`). Both sides get the same model, the same generated
+Needs kronfluence (infra/no_deps.txt), and transformers for `llama`. Both sides get the same model, the same generated
 documents (log-normal lengths, cut to 512 tokens) sorted by length, EK-FAC, damping a tenth of the mean eigenvalue, and
 one thread. kronfluence aggregates the queries' gradients, so that it scores against one vector as we do, and is
 given its faster batch size of those tried (BATCHES). Timed are its own loops alone: no query gradient, no disk, no data

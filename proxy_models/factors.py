@@ -48,7 +48,7 @@ def covariances(
     last: list[tuple[Tensor, Tensor]] = []  # an input and its product: separate q, k, v read the same one
 
     def add(batch: Batch, layer: Layer, given: Tensor, gradient: Tensor) -> None:
-        if not (last and last[0][0] is given):
+        if not (last and _same_memory(last[0][0], given)):
             real = given[batch.real]
             last[:] = [(given, real.T @ real)]
         inputs[layer.module].add(last[0][1])
@@ -114,6 +114,10 @@ def reference_gradient(
 
     _pass(model, layers, docs, max_tokens, device, actual, add)
     return Gradient({name: total.matrix() for name, total in totals.items()}, int(predictions(docs, max_tokens).sum()))
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and (one.shape, one.stride()) == (other.shape, other.stride())
 
 
 def squared_gradients(given: Tensor, gradient: Tensor, q_in: Tensor | None, q_out: Tensor | None) -> Tensor:

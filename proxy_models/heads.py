@@ -1,9 +1,9 @@
 """What turns hidden states into words: its gradient at every position, for given words or for words drawn from it.
 
-A position's loss is -log p[word], p = softmax(h E^T + log f), so its gradient by h is (sum over words of p E) - E[word].
-Two products with the vocabulary and no third: the gradient by E, which training needs, is never formed. The order is
-that of fused linear cross-entropy (`proxy_models.gradients`), by tiles of the vocabulary with a running maximum as in
-online softmax (arXiv 1805.02867), so that no position's logits are ever whole in memory.
+A position's loss is -log p[word], p = softmax(h E^T + log f), so its gradient by h is the mean of E's rows under p,
+less E[word]. Two products with the vocabulary and no third: the gradient by E, which training needs, is never formed.
+The order is that of fused linear cross-entropy (`proxy_models.gradients`), by tiles of the vocabulary with a running
+maximum as in online softmax (arXiv 1805.02867), so that no position's logits are ever whole in memory.
 
 A drawn word comes from the inverse of the cumulated probabilities at a given uniform number: first among the sums of
 STRIDE words that the same pass kept, then among the words of that stride. So it depends on the position, not on a
@@ -66,7 +66,7 @@ class LinearHead:
             return torch.cat(expected).sub_(self._embedding[drawn]), drawn
 
     def _expected(self, hidden: Tensor, masses: Tensor | None) -> Tensor:
-        """The mean of E's rows under each position's p, (n, d). `masses` gets exp(logit - highest) summed by strides."""
+        """The mean of E's rows under each position's p, (n, d). `masses` gets f exp(logit - highest) by strides."""
         safe = bool(hidden.norm(dim=1).amax() * self._longest <= SAFE_LOGIT)  # by Cauchy-Schwarz: no maximum needed
         highest = hidden.new_full((len(hidden), 1), 0.0 if safe else float("-inf"))
         mass = hidden.new_zeros(len(hidden))

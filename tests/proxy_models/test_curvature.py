@@ -150,7 +150,7 @@ def test_a_deep_linear_net_with_squared_error_has_its_exact_gauss_newton_blocks(
 
 
 def test_curvlinops_agrees_about_the_exact_blocks() -> None:
-    curvlinops = pytest.importorskip("curvlinops", reason="needs curvlinops (extra `test`)")
+    curvlinops = pytest.importorskip("curvlinops", reason="needs curvlinops (infra/no_deps.txt)")
     net, x, y = linear_net()
     for index in range(len(net)):
         operator = curvlinops.GGNLinearOperator(

@@ -340,6 +340,9 @@ def test_bad_documents_and_options_are_refused() -> None:
         score(model, layers, vector, docs, max_tokens=1, device="cpu")
     with pytest.raises(InputError, match="found 2 hashes of 3 documents"):
         covariances(model, layers, docs, hashes_of(docs)[:2], 0, device="cpu")
+    broken = Vector({name: part * np.nan for name, part in vector.parts.items()}, "ekfac")
+    with pytest.raises(InputError, match="document 0 of 3 has benefit .nan., wanted a finite number"):
+        score(model, layers, broken, docs, device="cpu")
     with pytest.raises(ConfigError, match="wanted mean or max"):
         score(model, layers, vector, docs, combine="sum", device="cpu")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="wanted auto, forward_mode or hooks"):
