@@ -133,7 +133,7 @@ def squared_gradients(given: Tensor, gradient: Tensor, q_in: Tensor | None, q_ou
     if early and q_in is not None and q_out is not None:
         given, gradient = given @ q_in, gradient @ q_out
     at_once = max(1, BLOCK_BYTES // (total.element_size() * total.numel()))
-    for a, g in zip(given.split(at_once), gradient.split(at_once), strict=True):
+    for a, g in zip(torch.split(given, at_once), torch.split(gradient, at_once), strict=True):
         each = torch.bmm(g.transpose(1, 2), a)
         if not early and q_in is not None and q_out is not None:
             each = torch.matmul(q_out.T, each @ q_in)

@@ -52,13 +52,13 @@ class LinearHead:
 
     def gradient(self, hidden: Tensor, words: Tensor) -> Tensor:
         with torch.no_grad():
-            expected = [self._expected(block, None) for block in hidden.split(self._rows)]
+            expected = [self._expected(block, None) for block in torch.split(hidden, self._rows)]
             return torch.cat(expected).sub_(self._embedding[words])
 
     def sampled_gradient(self, hidden: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             expected, words = [], []
-            for block, part in zip(hidden.split(self._rows), draws.split(self._rows), strict=True):
+            for block, part in zip(torch.split(hidden, self._rows), torch.split(draws, self._rows), strict=True):
                 masses = block.new_empty(len(block), len(self._embedding) // STRIDE)
                 expected.append(self._expected(block, masses))
                 words.append(self._draw(block, masses, part))
@@ -90,8 +90,9 @@ class LinearHead:
                 by_stride = block.mul_(self._frequency[words]).view(len(block), -1, STRIDE)
                 torch.sum(by_stride, dim=2, out=masses[:, strides])
                 highest_then.append((strides, highest))
-        for strides, then in highest_then if masses is not None and not safe else ():
-            masses[:, strides] *= (then - highest).exp_()
+        if masses is not None and not safe:
+            for strides, then in highest_then:
+                masses[:, strides] *= (then - highest).exp_()
         return expected.div_(mass[:, None])
 
     def _draw(self, hidden: Tensor, masses: Tensor, draws: Tensor) -> Tensor:

@@ -55,13 +55,15 @@ def score(
 
     Several vectors, one a reference: their mean (one pass, since benefits are linear in the vector) or each document's
     highest. The order and company of a document move its benefit by rounding only; the same call gives the same bits
-    on a CPU. Raises InputError on an empty document, a foreign token, a vector of other layers, or what is not finite.
+    on a CPU. Raises InputError on an empty document, a foreign token, a vector of other layers, or a benefit that is
+    not finite.
     """
     chosen = [vectors] if isinstance(vectors, Vector) else list(vectors)
-    if combine == "mean":
-        return score_each(model, layers, [Vector.mean(chosen)], docs, way=way, max_tokens=max_tokens, device=device)[0]
-    if combine == "max":
-        return score_each(model, layers, chosen, docs, way=way, max_tokens=max_tokens, device=device).max(axis=0)
+    if combine in ("mean", "max"):
+        asked = [Vector.mean(chosen)] if combine == "mean" else chosen
+        each = score_each(model, layers, asked, docs, way=way, max_tokens=max_tokens, device=device)
+        highest: NDArray[np.float64] = each.max(axis=0)
+        return highest
     raise ConfigError(f"found combine {combine!r}, wanted mean or max")
 
 
@@ -95,8 +97,8 @@ def score_each(
     broken = np.flatnonzero(~np.isfinite(benefits).all(axis=0))
     if broken.size:
         raise InputError(
-            f"document {broken[0]} of {len(docs)} has benefit {benefits[:, broken[0]].tolist()}, wanted a finite number "
-            f"({broken.size} such documents); the model's weights or the reference's vector are not finite"
+            f"document {broken[0]} of {len(docs)} has benefit {benefits[:, broken[0]].tolist()}, wanted a finite one; "
+            f"there are {broken.size} such documents, so the model's weights or the reference's vector are not finite"
         )
     return benefits
 
@@ -146,9 +148,10 @@ def _by_forward_mode(model: nn.Module, layers: Layers, matrices: dict[str, list[
     along = [0]  # the vector whose derivative is taken
 
     def add_tangent(layer: Layer, given: Tensor, output: Tensor) -> Tensor:
-        own = forward_ad.unpack_dual(given).primal @ matrices[layer.module][along[0]].T
-        primal, tangent = forward_ad.unpack_dual(output)
-        return forward_ad.make_dual(primal, own if tangent is None else own.add_(tangent))
+        own = _unpacked(given)[0] @ matrices[layer.module][along[0]].T
+        primal, tangent = _unpacked(output)
+        dual: Tensor = forward_ad.make_dual(primal, own if tangent is None else own.add_(tangent))  # type: ignore[no-untyped-call]
+        return dual
 
     with hooked(model, layers, add_tangent) as called:
 
@@ -159,14 +162,20 @@ def _by_forward_mode(model: nn.Module, layers: Layers, matrices: dict[str, list[
             along[0] = index
             # the fused attention kernels have no forward mode
             with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-                hidden, tangent = forward_ad.unpack_dual(parts.body(batch.inputs))
+                hidden, tangent = _unpacked(parts.body(batch.inputs))
                 called.check()
+                assert tangent is not None
                 gradient = torch.zeros_like(hidden)
                 gradient[batch.real] = parts.head.gradient(hidden[batch.real], batch.targets[batch.real])
                 return _dots(gradient, tangent)
 
         first = layers.layers[0].module
         yield sums
+
+
+def _unpacked(dual: Tensor) -> tuple[Tensor, Tensor | None]:
+    primal, tangent = forward_ad.unpack_dual(dual)  # type: ignore[no-untyped-call]
+    return primal, tangent
 
 
 def _dots(one: Tensor, other: Tensor) -> Tensor:

@@ -341,7 +341,7 @@ def test_bad_documents_and_options_are_refused() -> None:
     with pytest.raises(InputError, match="found 2 hashes of 3 documents"):
         covariances(model, layers, docs, hashes_of(docs)[:2], 0, device="cpu")
     broken = Vector({name: part * np.nan for name, part in vector.parts.items()}, "ekfac")
-    with pytest.raises(InputError, match="document 0 of 3 has benefit .nan., wanted a finite number"):
+    with pytest.raises(InputError, match=r"document 0 of 3 has benefit \[nan\], wanted a finite one"):
         score(model, layers, broken, docs, device="cpu")
     with pytest.raises(ConfigError, match="wanted mean or max"):
         score(model, layers, vector, docs, combine="sum", device="cpu")  # type: ignore[arg-type]
@@ -423,8 +423,8 @@ def merged(partials: list[Any]) -> Any:
 
 def test_ekfac_points_closer_to_the_exact_solve_than_identity() -> None:
     found = [directions(seed) for seed in range(3)]
-    print(found)
-    assert min(f["ekfac"] - f["identity"] for f in found) > 0.1
+    # seen: ekfac .58, .52, .50; kfac .57, .51, .50; diagonal .47, .50, .38; identity .23, .25, .23
+    assert min(f["ekfac"] - f["identity"] for f in found) > 0.2
 
 
 def test_a_step_along_a_document_changes_the_references_loss_as_its_benefit_says() -> None:
