@@ -296,7 +296,9 @@ def compare(name: str, shape: Shape, rounds: int) -> bool:
     parameters = sum(int(np.prod(s)) for s in Layers.of(shape.model()).shapes().values())
     tokens = sum(map(len, documents(shape)))
     print(f"\n{name}: {parameters:,} parameters in layers, d {shape.d_model}, {shape.layers} layers, ", end="")
-    print(f"vocabulary {shape.vocab:,}; {shape.docs} documents of {tokens / shape.docs:.0f} tokens on average")
+    print(
+        f"vocabulary {shape.vocab:,}; {shape.docs} documents of {tokens / shape.docs:.0f} tokens on average", flush=True
+    )
     alike = agree(ours, tried[shape.batches[0]])
     for batch, other in tried.items():
         if batch != shape.batches[0]:
@@ -309,9 +311,8 @@ def compare(name: str, shape: Shape, rounds: int) -> bool:
     for _ in range(rounds):
         for way, side in ways.items():
             note(f"score, ours by {way}", cpu_seconds(side.score))
-            note_theirs = [(f"score, kronfluence in batches of {b}", t.timed("score")) for b, t in tried.items()]
-            for label, seconds in note_theirs:
-                note(label, seconds)
+        for batch, other in tried.items():
+            note(f"score, kronfluence in batches of {batch}", other.timed("score"))
     for _ in range(max(1, rounds - 1)):
         note("factors, ours", cpu_seconds(ours.factors))
         for batch, other in tried.items():
