@@ -21,6 +21,8 @@ $(VENV)/.test: pyproject.toml infra/constraints.txt
 
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) -e ".[all,test,lint,bench]"
+	$(PIP) --no-deps -r infra/no_deps.txt
+	rm -rf $(VENV)/lib/python*/site-packages/tests  # kronfluence's own tests, which would hide ours
 	touch $@
 
 demo: $(VENV)/.demo
@@ -43,7 +45,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.bench
-	for script in candidates selection proxies heuristics tokenizers regressors quickstart search; do \
+	for script in candidates selection proxies heuristics tokenizers regressors quickstart search influence; do \
 		$(BIN)/python -m benchmarks.$$script || failed="$$failed $$script"; \
 	done; test -z "$$failed" || { echo "missed a bar or failed:$$failed"; exit 1; }
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.influence [--shapes small,1m,10m,llama] [--rounds 3]
 
-Needs kronfluence, and transformers for `llama` (extra `bench`). Both sides get the same model, the same generated
+Needs kronfluence (infra/no_deps.txt), and transformers for `llama`. Both sides get the same model, the same generated
 documents (log-normal lengths, cut to 512 tokens) sorted by length, EK-FAC, damping a tenth of the mean eigenvalue, and
 one thread. kronfluence aggregates the queries' gradients, so that it scores against one vector as we do, and is
 given its faster batch size of those tried (BATCHES). Timed are its own loops alone: no query gradient, no disk, no data
@@ -104,10 +104,10 @@ class Shape:
 
 
 SHAPES = {
-    "small": Shape(64, 2, 2, 192, 4096, 160, (8, 32)),
-    "1m": Shape(256, 2, 8, 512, 32_768, 32, (2, 8)),
-    "10m": Shape(512, 4, 8, 1024, 32_768, 16, (2, 8)),
-    "llama": Shape(256, 2, 8, 512, 4096, 64, (8, 16), llama=True),
+    "small": Shape(64, 2, 2, 192, 4096, 96, (8, 32)),
+    "1m": Shape(256, 2, 8, 512, 32_768, 24, (2, 8)),
+    "10m": Shape(512, 4, 8, 1024, 32_768, 10, (2, 8)),
+    "llama": Shape(256, 2, 8, 512, 4096, 48, (8, 16), llama=True),
 }
 
 
@@ -296,7 +296,9 @@ def compare(name: str, shape: Shape, rounds: int) -> bool:
     parameters = sum(int(np.prod(s)) for s in Layers.of(shape.model()).shapes().values())
     tokens = sum(map(len, documents(shape)))
     print(f"\n{name}: {parameters:,} parameters in layers, d {shape.d_model}, {shape.layers} layers, ", end="")
-    print(f"vocabulary {shape.vocab:,}; {shape.docs} documents of {tokens / shape.docs:.0f} tokens on average")
+    print(
+        f"vocabulary {shape.vocab:,}; {shape.docs} documents of {tokens / shape.docs:.0f} tokens on average", flush=True
+    )
     alike = agree(ours, tried[shape.batches[0]])
     for batch, other in tried.items():
         if batch != shape.batches[0]:
@@ -309,9 +311,8 @@ def compare(name: str, shape: Shape, rounds: int) -> bool:
     for _ in range(rounds):
         for way, side in ways.items():
             note(f"score, ours by {way}", cpu_seconds(side.score))
-            note_theirs = [(f"score, kronfluence in batches of {b}", t.timed("score")) for b, t in tried.items()]
-            for label, seconds in note_theirs:
-                note(label, seconds)
+        for batch, other in tried.items():
+            note(f"score, kronfluence in batches of {batch}", other.timed("score"))
     for _ in range(max(1, rounds - 1)):
         note("factors, ours", cpu_seconds(ours.factors))
         for batch, other in tried.items():

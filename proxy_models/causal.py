@@ -35,8 +35,11 @@ def causal(model: nn.Module) -> Causal:
     if isinstance(model, Decoder):
         return Causal(model.hidden, LinearHead(model.embedding, model.frequency), len(model.embedding))
 
+    # nothing is generated here: keys and values need not be kept
+    options = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
+
     def logits(tokens: Tensor) -> Tensor:
-        out = model(tokens)
+        out = model(tokens, **options)
         found: Tensor = getattr(out, "logits", out)
         return found
 
@@ -48,10 +51,10 @@ def causal(model: nn.Module) -> Causal:
         wanted = logits(tokens)
         head, base = getattr(model, "get_output_embeddings", lambda: None)(), getattr(model, "base_model", model)
         if isinstance(head, nn.Linear) and base is not model and head.out_features == vocab:
-            found = head(base(tokens)[0])
+            found = head(base(tokens, **options)[0])
             if bool((found - wanted).abs().amax() <= SAME_LOGITS * wanted.abs().amax()):
                 bias = torch.zeros_like(head.weight[:, 0]) if head.bias is None else head.bias
-                return Causal(lambda given: base(given)[0], LinearHead(head.weight, bias.exp()), vocab)
+                return Causal(lambda given: base(given, **options)[0], LinearHead(head.weight, bias.exp()), vocab)
     return Causal(logits, PlainHead(), vocab)
 
 

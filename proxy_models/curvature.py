@@ -212,7 +212,7 @@ def solve_block(gradient: Matrix, q_out: Matrix, q_in: Matrix, eigenvalues: Matr
 
 
 def eigenbases(covariances: Covariances) -> Bases:
-    """float64 eigendecompositions of all factors. Raises InputError where no prediction was seen or one is not finite."""
+    """float64 eigendecompositions of all factors. Raises InputError without a prediction, or if one is not finite."""
     if covariances.n_tokens == 0:
         raise InputError("found no prediction to take curvature from, wanted at least one document of two tokens")
     # modules that read one input (separate q, k, v) have the same A: one decomposition for all of them

@@ -9,6 +9,7 @@ last bits with the batch it is in, so partitions agree to about 1e-6; for equal 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def covariances(
     last: list[tuple[Tensor, Tensor]] = []  # an input and its product: separate q, k, v read the same one
 
     def add(batch: Batch, layer: Layer, given: Tensor, gradient: Tensor) -> None:
-        if not (last and last[0][0] is given):
+        if not (last and _same_memory(last[0][0], given)):
             real = given[batch.real]
             last[:] = [(given, real.T @ real)]
         inputs[layer.module].add(last[0][1])
@@ -115,20 +116,24 @@ def reference_gradient(
     return Gradient({name: total.matrix() for name, total in totals.items()}, int(predictions(docs, max_tokens).sum()))
 
 
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and (one.shape, one.stride()) == (other.shape, other.stride())
+
+
 def squared_gradients(given: Tensor, gradient: Tensor, q_in: Tensor | None, q_out: Tensor | None) -> Tensor:
     """Sum over rows of (Q_S' G Q_A)^2, G = sum over time of g a': (outputs, inputs).
 
     given: (rows, time, inputs); gradient: (rows, time, outputs). Either the activations are rotated or the gradients
     that they make, whichever is the smaller work.
     """
-    rows, time, inputs = given.shape
+    _rows, time, inputs = given.shape
     outputs = gradient.shape[2]
     total = given.new_zeros(outputs, inputs)
     early = time * (inputs**2 + outputs**2) < inputs * outputs * (inputs + outputs)
     if early and q_in is not None and q_out is not None:
         given, gradient = given @ q_in, gradient @ q_out
     at_once = max(1, BLOCK_BYTES // (total.element_size() * total.numel()))
-    for a, g in zip(given.split(at_once), gradient.split(at_once), strict=True):
+    for a, g in zip(torch.split(given, at_once), torch.split(gradient, at_once), strict=True):
         each = torch.bmm(g.transpose(1, 2), a)
         if not early and q_in is not None and q_out is not None:
             each = torch.matmul(q_out.T, each @ q_in)
@@ -172,12 +177,13 @@ def _pass(
     """Every document once through the model and back."""
     place = device_of(device)
     current: list[Batch] = []
-    with (
-        one_thread(),
-        still(model, place),
-        watched(model, layers, lambda layer, given, gradient: add(current[0], layer, given, gradient)) as run,
-    ):
+
+    def visit(layer: Layer, given: Tensor, gradient: Tensor) -> None:
+        add(current[0], layer, given, gradient)
+
+    with one_thread(), still(model, place):
         parts = causal(model)
-        for batch in batches(docs, parts.vocab, max_tokens, place):
-            current[:] = [batch]
-            run(parts, batch, lambda hidden, batch=batch: labels(parts, batch, hidden))  # type: ignore[misc]
+        with watched(model, layers, visit) as run:
+            for batch in batches(docs, parts.vocab, max_tokens, place):
+                current[:] = [batch]
+                run(parts, batch, partial(labels, parts, batch))

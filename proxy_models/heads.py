@@ -1,9 +1,9 @@
 """What turns hidden states into words: its gradient at every position, for given words or for words drawn from it.
 
-A position's loss is -log p[word], p = softmax(h E^T + log f), so its gradient by h is (sum over words of p E) - E[word].
-Two products with the vocabulary and no third: the gradient by E, which training needs, is never formed. The order is
-that of fused linear cross-entropy (`proxy_models.gradients`), by tiles of the vocabulary with a running maximum as in
-online softmax (arXiv 1805.02867), so that no position's logits are ever whole in memory.
+A position's loss is -log p[word], p = softmax(h E^T + log f), so its gradient by h is the mean of E's rows under p,
+less E[word]. Two products with the vocabulary and no third: the gradient by E, which training needs, is never formed.
+The order is that of fused linear cross-entropy (`proxy_models.gradients`), by tiles of the vocabulary with a running
+maximum as in online softmax (arXiv 1805.02867), so that no position's logits are ever whole in memory.
 
 A drawn word comes from the inverse of the cumulated probabilities at a given uniform number: first among the sums of
 STRIDE words that the same pass kept, then among the words of that stride. So it depends on the position, not on a
@@ -52,13 +52,13 @@ class LinearHead:
 
     def gradient(self, hidden: Tensor, words: Tensor) -> Tensor:
         with torch.no_grad():
-            expected = [self._expected(block, None) for block in hidden.split(self._rows)]
+            expected = [self._expected(block, None) for block in torch.split(hidden, self._rows)]
             return torch.cat(expected).sub_(self._embedding[words])
 
     def sampled_gradient(self, hidden: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             expected, words = [], []
-            for block, part in zip(hidden.split(self._rows), draws.split(self._rows), strict=True):
+            for block, part in zip(torch.split(hidden, self._rows), torch.split(draws, self._rows), strict=True):
                 masses = block.new_empty(len(block), len(self._embedding) // STRIDE)
                 expected.append(self._expected(block, masses))
                 words.append(self._draw(block, masses, part))
@@ -66,7 +66,7 @@ class LinearHead:
             return torch.cat(expected).sub_(self._embedding[drawn]), drawn
 
     def _expected(self, hidden: Tensor, masses: Tensor | None) -> Tensor:
-        """The mean of E's rows under each position's p, (n, d). `masses` gets exp(logit - highest) summed by strides."""
+        """The mean of E's rows under each position's p, (n, d). `masses` gets f exp(logit - highest) by strides."""
         safe = bool(hidden.norm(dim=1).amax() * self._longest <= SAFE_LOGIT)  # by Cauchy-Schwarz: no maximum needed
         highest = hidden.new_full((len(hidden), 1), 0.0 if safe else float("-inf"))
         mass = hidden.new_zeros(len(hidden))
@@ -90,8 +90,9 @@ class LinearHead:
                 by_stride = block.mul_(self._frequency[words]).view(len(block), -1, STRIDE)
                 torch.sum(by_stride, dim=2, out=masses[:, strides])
                 highest_then.append((strides, highest))
-        for strides, then in highest_then if masses is not None and not safe else ():
-            masses[:, strides] *= (then - highest).exp_()
+        if masses is not None and not safe:
+            for strides, then in highest_then:
+                masses[:, strides] *= (then - highest).exp_()
         return expected.div_(mass[:, None])
 
     def _draw(self, hidden: Tensor, masses: Tensor, draws: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def watched(model: nn.Module, layers: Layers, visit: Visit) -> Iterator[Callable
             with torch.no_grad():
                 visit(layer, given, gradient)
 
-        output.register_hook(back)
+        output.register_hook(back)  # type: ignore[no-untyped-call]
         return output
 
     with hooked(model, layers, begin) as called:

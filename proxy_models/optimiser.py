@@ -50,9 +50,9 @@ class Optimiser:
         self._adam = torch.optim.AdamW(groups, betas=config.betas, eps=1e-10, fused=True)
         self._base = [group["lr"] for group in self._adam.param_groups]
         self._parameters = list(model.parameters())
-        self._muon: list[tuple[list[tuple[nn.Parameter, int]], Tensor]] = []
+        self._muon: list[tuple[list[tuple[Tensor, int]], Tensor]] = []
         if muon:
-            by_shape: dict[tuple[int, int], list[tuple[nn.Parameter, int]]] = defaultdict(list)
+            by_shape: dict[tuple[int, int], list[tuple[Tensor, int]]] = defaultdict(list)
             for matrix, stacked in matrices:
                 by_shape[(len(matrix) // stacked, matrix.shape[1])].append((matrix, stacked))
             for (rows, columns), members in by_shape.items():
@@ -71,7 +71,7 @@ class Optimiser:
             parameter.grad = None
 
     @torch.no_grad()
-    def _muon_step(self, members: list[tuple[nn.Parameter, int]], momentum: Tensor, lr: float) -> None:
+    def _muon_step(self, members: list[tuple[Tensor, int]], momentum: Tensor, lr: float) -> None:
         _, rows, columns = momentum.shape
         gradients = torch.cat([m.grad.view(-1, rows, columns) for m, _ in members if m.grad is not None])
         momentum.lerp_(gradients, 1.0 - MOMENTUM)
@@ -81,7 +81,7 @@ class Optimiser:
             matrix.mul_(1.0 - lr * self._config.weight_decay).add_(part.reshape(matrix.shape), alpha=-step)
 
 
-def _matrices(block: nn.Module) -> list[tuple[nn.Parameter, int]]:
+def _matrices(block: nn.Module) -> list[tuple[Tensor, int]]:
     """The block's matrices, each with the number of matrices that are stacked in it."""
     assert isinstance(block, Block)
     stacked = [(block.qkv, 3), (block.out, 1), (block.gate_up, 2), (block.down, 1)]

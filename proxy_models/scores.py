@@ -6,8 +6,12 @@ No gradient of a weight is ever formed, for a document or at all. Two ways to th
 - `hooks`: the sum over positions and layers of g_t . X a_t, with a_t what goes into a layer, g_t the gradient of what
   comes out and X the layer's part of v: a forward and a backward pass through activations, and one product a layer
   more. Several vectors share both passes.
-- `forward_mode`: the derivative of the loss along v. Each layer adds X a_t to the tangent of its output; no graph is
-  kept, so it needs less memory, but several vectors need as many passes.
+- `forward_mode`: the derivative of the loss along v, in one pass. Each layer adds X a_t to the tangent of its output
+  (what a tangent X of its weight adds); several vectors need as many passes.
+
+`auto` is `hooks`: it was the faster at every size measured (`benchmarks/influence.py`), and forward mode also has to
+spell attention out, since no fused kernel has a forward derivative. A rule and not a stopwatch, so that the bits of a
+benefit do not depend on one.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from proxy_models.documents import Batch, batches, predictions
 from proxy_models.layers import Layer, Layers
 from proxy_models.observing import hooked, watched
 from proxy_models.train import one_thread
-from quadmix.errors import ConfigError
+from quadmix.errors import ConfigError, InputError
 
 Way = Literal["auto", "forward_mode", "hooks"]
 Combine = Literal["mean", "max"]
@@ -51,13 +55,15 @@ def score(
 
     Several vectors, one a reference: their mean (one pass, since benefits are linear in the vector) or each document's
     highest. The order and company of a document move its benefit by rounding only; the same call gives the same bits
-    on a CPU. Raises InputError on an empty document, a foreign token, or a vector of other layers.
+    on a CPU. Raises InputError on an empty document, a foreign token, a vector of other layers, or a benefit that is
+    not finite.
     """
     chosen = [vectors] if isinstance(vectors, Vector) else list(vectors)
-    if combine == "mean":
-        return score_each(model, layers, [Vector.mean(chosen)], docs, way=way, max_tokens=max_tokens, device=device)[0]
-    if combine == "max":
-        return score_each(model, layers, chosen, docs, way=way, max_tokens=max_tokens, device=device).max(axis=0)
+    if combine in ("mean", "max"):
+        asked = [Vector.mean(chosen)] if combine == "mean" else chosen
+        each = score_each(model, layers, asked, docs, way=way, max_tokens=max_tokens, device=device)
+        highest: NDArray[np.float64] = each.max(axis=0)
+        return highest
     raise ConfigError(f"found combine {combine!r}, wanted mean or max")
 
 
@@ -83,16 +89,22 @@ def score_each(
         matrices = {
             layer.module: [_matrix(layer, vector).to(place, dtype) for vector in vectors] for layer in layers.layers
         }
-        run = {"hooks": _by_hooks, "forward_mode": _by_forward_mode}[chosen_way(way, len(vectors))]
+        run = {"hooks": _by_hooks, "forward_mode": _by_forward_mode}[chosen_way(way)]
         with run(model, layers, matrices) as sums:
             for batch in batches(docs, parts.vocab, max_tokens, place):
                 totals[:, batch.members] = sums(parts, batch).cpu().numpy()
-    return np.divide(totals, lengths, out=np.zeros_like(totals), where=lengths > 0)
+    benefits = np.divide(totals, lengths, out=np.zeros_like(totals), where=lengths > 0)
+    broken = np.flatnonzero(~np.isfinite(benefits).all(axis=0))
+    if broken.size:
+        raise InputError(
+            f"document {broken[0]} of {len(docs)} has benefit {benefits[:, broken[0]].tolist()}, wanted a finite one; "
+            f"there are {broken.size} such documents, so the model's weights or the reference's vector are not finite"
+        )
+    return benefits
 
 
-def chosen_way(way: Way, references: int) -> Literal["forward_mode", "hooks"]:
-    """What `auto` stands for. A rule, not a stopwatch: the bits of a benefit depend on the way."""
-    del references
+def chosen_way(way: Way) -> Literal["forward_mode", "hooks"]:
+    """What `auto` stands for."""
     if way == "auto":
         return "hooks"
     if way in ("forward_mode", "hooks"):
@@ -136,9 +148,10 @@ def _by_forward_mode(model: nn.Module, layers: Layers, matrices: dict[str, list[
     along = [0]  # the vector whose derivative is taken
 
     def add_tangent(layer: Layer, given: Tensor, output: Tensor) -> Tensor:
-        own = forward_ad.unpack_dual(given).primal @ matrices[layer.module][along[0]].T
-        primal, tangent = forward_ad.unpack_dual(output)
-        return forward_ad.make_dual(primal, own if tangent is None else own.add_(tangent))
+        own = _unpacked(given)[0] @ matrices[layer.module][along[0]].T
+        primal, tangent = _unpacked(output)
+        dual: Tensor = forward_ad.make_dual(primal, own if tangent is None else own.add_(tangent))  # type: ignore[no-untyped-call]
+        return dual
 
     with hooked(model, layers, add_tangent) as called:
 
@@ -149,14 +162,20 @@ def _by_forward_mode(model: nn.Module, layers: Layers, matrices: dict[str, list[
             along[0] = index
             # the fused attention kernels have no forward mode
             with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
-                hidden, tangent = forward_ad.unpack_dual(parts.body(batch.inputs))
+                hidden, tangent = _unpacked(parts.body(batch.inputs))
                 called.check()
+                assert tangent is not None
                 gradient = torch.zeros_like(hidden)
                 gradient[batch.real] = parts.head.gradient(hidden[batch.real], batch.targets[batch.real])
                 return _dots(gradient, tangent)
 
         first = layers.layers[0].module
         yield sums
+
+
+def _unpacked(dual: Tensor) -> tuple[Tensor, Tensor | None]:
+    primal, tangent = forward_ad.unpack_dual(dual)  # type: ignore[no-untyped-call]
+    return primal, tangent
 
 
 def _dots(one: Tensor, other: Tensor) -> Tensor:

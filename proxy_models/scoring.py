@@ -178,8 +178,8 @@ def load_language_model(directory: Path) -> LanguageModel:
         description = json.loads(text)
         if description["format"] != FORMAT:
             raise InputError(
-                f"{directory / DESCRIPTION}: found format {description['format']}, wanted {FORMAT}; "
-                "another version of this project wrote it: fit the scorer again"
+                f"{directory / DESCRIPTION}: not a language model of this version of the project "
+                f"(found format {description['format']}, wanted {FORMAT}); fit the scorer again"
             )
         found = hashlib.sha256(weights).hexdigest()
         if description["weights_sha256"] != found:

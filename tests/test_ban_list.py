@@ -21,6 +21,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("quadmix/progress.py", "clock"): "time left, for display",
     ("quadmix/stages/records.py", "clock"): "the lock file says since when; no record holds it",
     ("proxy_models/data.py", "chance"): "name of a temporary file",
+    ("proxy_models/curvature.py", "chance"): "name of a temporary file",
     ("quadmix/scorers/model_files.py", "chance"): "name of a temporary file",
     ("quadmix/scorers/perplexity.py", "chance"): "name of a temporary directory",
     ("quadmix/scorers/domains.py", "spark order"): "FitContext.sample chooses by document hash",

@@ -87,7 +87,13 @@ def test_changed_missing_or_foreign_files_are_refused(model: LanguageModel, tmp_
         load_language_model(tmp_path)
     description = json.loads((tmp_path / "model.json").read_text())
     model.save(tmp_path)
-    for broken in ({**description, "vocab_size": 3}, {**description, "proxy": {"layrs": 1}}, {}, []):
+    for broken in (
+        {**description, "vocab_size": 3},
+        {**description, "proxy": {"layrs": 1}},
+        {**description, "format": 1},
+        {},
+        [],
+    ):
         (tmp_path / "model.json").write_text(json.dumps(broken))
         with pytest.raises(InputError, match=r"model\.json: not a language model"):
             load_language_model(tmp_path)
