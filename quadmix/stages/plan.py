@@ -26,6 +26,7 @@ from quadmix.config import (
     LinearScorerConfig,
     PerplexityScorerConfig,
     RunConfig,
+    TrainedModelConfig,
 )
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.local import usable_cores
@@ -39,6 +40,7 @@ from quadmix.scorers.tokens import load_tokenizer
 from quadmix.stages.annotate import SUMMARY_FILE
 from quadmix.stages.annotate_identity import stage_parts
 from quadmix.stages.constraining import constraints_of
+from quadmix.stages.quad.store import stored_fraction
 from quadmix.stages.records import StageRecord, current, stage_directory
 from quadmix.stages.targets import load_targets
 
@@ -111,7 +113,8 @@ def make_estimate(config: RunConfig) -> Estimate:
     documents, tokens = seen.documents, seen.tokens
     if done is not None:
         documents, tokens = int(done.summary["ok_docs"]), int(done.summary["ok_tokens"])
-    cap = config.mixture.max_copies
+    quad = config.select.selector == "quad"
+    cap = 1 if quad else config.mixture.max_copies
     if config.mixture.budget > tokens * cap:
         problems.append(
             f"mixture.budget: asked {config.mixture.budget:,} tokens, the pool holds "
@@ -129,6 +132,8 @@ def make_estimate(config: RunConfig) -> Estimate:
         proxy_tokens = proxies * search.tokens_per_trial
         if not problems:
             seconds["search"] = proxy_tokens * _proxy_seconds(config) / workers
+    if quad and not problems:
+        seconds["quad"] = _quad_seconds(config, seen, documents, workers)
     seconds["select"] = documents * 4e-6 / workers + 1.0
     return Estimate(
         tuple(problems), inventory.warnings, len(inventory.files), len(units),
@@ -256,6 +261,19 @@ def _label_seconds(section: DomainConfig | ClustersConfig) -> float:
     """Of one core, per megabyte of text."""
     embedder = getattr(section, "embedder", None)
     return _LABEL_SECONDS[section.kind] + (0.0 if embedder is None else _EMBED_SECONDS[embedder.kind])
+
+
+def _quad_seconds(config: RunConfig, seen: _Seen, documents: int, workers: int) -> float:
+    """Tokenising the store, training the proxy (on one core), curvature and all documents that may be scored; what a
+    Hugging Face model costs is not known here and counts as the default proxy."""
+    asked = config.quad
+    stored = stored_fraction(asked.max_scored) * seen.tokens * seen.token_seconds
+    model = asked.model if isinstance(asked.model, TrainedModelConfig) else TrainedModelConfig()
+    token = _step_seconds(config, model.proxy)  # forward and backward, as a benefit needs them
+    length = min(asked.max_tokens, seen.tokens / max(seen.documents, 1))
+    passes = (2 * asked.factor_docs + asked.max_scored * documents) * length + 2.0 * asked.reference_tokens
+    trained = model.train_tokens * token if model is asked.model else 0.0
+    return trained + (stored + passes * token) / workers
 
 
 def _proxy_seconds(config: RunConfig) -> float:

@@ -25,7 +25,7 @@ from quadmix.stages.quad.curvature import quad_vectors
 from quadmix.stages.quad.model import quad_model
 from quadmix.stages.quad.outcome_file import OUTCOME_FILE, STAGE, read_outcome, write_outcome
 from quadmix.stages.quad.rounds import ScoreDocuments, run_rounds
-from quadmix.stages.quad.store import Store, quad_store
+from quadmix.stages.quad.store import Store, quad_store, stored_fraction
 from quadmix.stages.records import (
     StageRecord,
     begin,
@@ -37,9 +37,6 @@ from quadmix.stages.records import (
     stage_fingerprint,
 )
 from quadmix.stages.targets import load_targets
-
-# times the documents that may be scored are tokenised: the best clusters get more than their share
-_STORED = 3.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def measure(config: RunConfig, engine: Engine, progress: Progress, annotated: An
             f"{annotated.summary.total_tokens:,} and Quad takes each document once. Lower the budget"
         )
     most = max(1, int(held * asked.max_scored))
-    fraction = min(1.0, _STORED * asked.max_scored)
+    fraction = stored_fraction(asked.max_scored)
     store = quad_store(config, engine, progress, annotated, table, tokenizer, fraction, asked.max_tokens)
     model = quad_model(config, engine, progress, tokenizer, store)
     vectors = quad_vectors(config, engine, progress, tokenizer, store, model, targets)

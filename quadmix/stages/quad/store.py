@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 STAGE = "quad_store"
 PURPOSE = "quad-store"
+# times the documents that may be scored are tokenised: the best clusters get more than their share
+_STORED = 3.0
 _BUCKET_DOCS = 20_000  # aimed at; a cluster is never cut
 _CHARS_PER_TOKEN = 16  # of a document no more text is tokenised than fills its tokens even at this many characters each
 _ROWS = np.dtype([("cluster", "<i4"), ("doc_hash", "<u8")])
@@ -93,6 +95,11 @@ class Store:
         if tokens is not None:
             docs = int(np.searchsorted(np.cumsum(lengths[order]), tokens)) + 1
         return list(zip(owner[order[:docs]].tolist(), row[order[:docs]].tolist(), strict=True))
+
+
+def stored_fraction(max_scored: float) -> float:
+    """Of the pool's documents, what is tokenised where that fraction may be scored."""
+    return min(1.0, _STORED * max_scored)
 
 
 def read_places(store: Store, places: Sequence[Place]) -> tuple[list[Tokens], NDArray[np.uint64]]:

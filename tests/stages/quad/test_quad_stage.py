@@ -1,0 +1,234 @@
+"""Quad as a stage: exact budgets, manifests that verify, the same bytes whatever the files, engine and kills."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from quadmix.config import RunConfig
+from quadmix.config_checks import cross_checks
+from quadmix.engine.local import LocalEngine
+from quadmix.hashing import doc_hash, uniform
+from quadmix.manifest.explain import explain
+from quadmix.manifest.verify import verify
+from quadmix.progress import Progress
+from quadmix.scorers.tokens import load_tokenizer
+from quadmix.selectors.quad_outcome import Outcome
+from quadmix.stages.annotate import Annotated, annotate
+from quadmix.stages.quad.cluster_table import cluster_table
+from quadmix.stages.quad.outcome_file import quad_outcome
+from quadmix.stages.quad.store import PURPOSE, quad_store, read_places
+from quadmix.stages.select import select
+from tests.stages.inline_engine import InlineEngine
+from tests.stages.quad.quad_runs import DOCS, quad_values, run_quad, some_documents, write_pool
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    return some_documents()
+
+
+@pytest.fixture(scope="module")
+def pool(rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pool(tmp_path_factory.mktemp("quad") / "pool", rows, 5)
+
+
+@pytest.fixture(scope="module")
+def done(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return run_quad(quad_values(pool, tmp_path_factory.mktemp("alone") / "out"), InlineEngine())
+
+
+def outcome_of(done: Any) -> Outcome:
+    config, _, manifest = done
+    found = quad_outcome(config, manifest)
+    assert found is not None
+    return found
+
+
+def test_the_budget_is_met_and_every_number_of_the_manifest_recomputed(done: Any) -> None:
+    _, annotated, manifest = done
+    longest = max(pq.read_table(path)["n_tokens"].to_numpy().max() for path in annotated.files)
+    assert abs(manifest.realised_tokens - 60_000) <= longest / 2
+    assert manifest.selector == "quad"
+    found = verify(manifest)
+    assert found.ok, found.findings
+
+
+def test_only_a_part_was_scored_and_what_is_said_of_clusters_adds_up(done: Any) -> None:
+    _, annotated, _ = done
+    outcome = outcome_of(done)
+    usable = int(annotated.summary.docs.sum())
+    assert 0 < outcome.scored <= int(0.3 * usable)
+    assert outcome.scored == sum(pull.n for entry in outcome.rounds for pull in entry.pulls)
+    assert sum(cluster.documents for cluster in outcome.clusters) == usable
+    assert sum(cluster.tokens for cluster in outcome.clusters) == annotated.summary.total_tokens
+    assert sum(cluster.granted + cluster.fill for cluster in outcome.clusters) == 60_000
+    assert len({round(cluster.mean or 0.0, 12) for cluster in outcome.clusters}) > 6
+
+
+def test_a_document_is_explained_by_its_cluster(done: Any) -> None:
+    _, _, manifest = done
+    row = pq.read_table(manifest.part_path(manifest.files[0])).to_pylist()[0]
+    found = explain(manifest, row["doc_id"])
+    assert found.cluster == row["stratum"]
+    assert found.pulls is not None
+    assert "documents scored in" in found.why
+
+
+def test_other_files_and_units_give_the_same_documents(done: Any, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    shuffled = list(rows)
+    random.Random(3).shuffle(shuffled)
+    values = quad_values(write_pool(tmp_path / "pool", shuffled, 3), tmp_path / "out")
+    values["pool"]["unit_bytes"] = "1MiB"
+    _, _, again = run_quad(values, InlineEngine())
+
+    def chosen(manifest: Any) -> list[str]:
+        return sorted(
+            doc for part in manifest.files for doc in pq.read_table(manifest.part_path(part))["doc_id"].to_pylist()
+        )
+
+    assert chosen(again) == chosen(done[2])
+
+
+def test_processes_give_the_same_bytes(done: Any, pool: Path, tmp_path: Path) -> None:
+    with LocalEngine(2) as engine:
+        config, _, again = run_quad(quad_values(pool, tmp_path / "out"), engine)
+    assert again.digest == done[2].digest
+    assert quad_outcome(config, again) == outcome_of(done)
+
+
+@pytest.mark.parametrize("label", ["quad: round 0", "quad: round 2", "quad: curvature, eigenvalues"])
+def test_a_killed_run_goes_on_to_the_same_bytes(label: str, done: Any, pool: Path, tmp_path: Path) -> None:
+    values = quad_values(pool, tmp_path / "out")
+    config = RunConfig.model_validate(values)
+    annotated = annotate(config, InlineEngine(), Progress.silent())
+    broken = Reduces(fail_in=label)
+    with pytest.raises(KeyboardInterrupt):
+        select(config, broken, Progress.silent(), annotated, None)
+    assert not (tmp_path / "out" / "CURRENT.json").exists()
+    engine = InlineEngine()
+    manifest = select(config, engine, Progress.silent(), annotated, None)
+    assert manifest.digest == done[2].digest
+    assert "quad: tokenising" not in engine.items
+    assert ("quad: round 0" in engine.items) == (label != "quad: round 2")
+
+
+class Reduces(InlineEngine):
+    """Stops in reductions as well."""
+
+    def reduce(self, task: Any, items: Any, merge: Any, *, label: str) -> Any:
+        if label == self.fail_in:
+            raise KeyboardInterrupt
+        return super().reduce(task, items, merge, label=label)
+
+
+def test_within_the_quotas_of_a_mixture_every_domain_gets_its_tokens(pool: Path, tmp_path: Path) -> None:
+    _, annotated, manifest = run_quad(quad_values(pool, tmp_path / "out", "natural"), InlineEngine())
+    total = annotated.summary.total_tokens
+    longest = max(pq.read_table(path)["n_tokens"].to_numpy().max() for path in annotated.files)
+    for name, share in manifest.domains.items():
+        held = int(annotated.summary.tokens[annotated.summary.domains.index(name)])
+        assert share.requested == pytest.approx(60_000 * held / total, abs=1)
+        assert abs(share.realised - share.requested) <= longest
+    found = verify(manifest)
+    assert found.ok, found.findings
+
+
+def test_a_column_of_ones_own_is_an_arm_each(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    own = [{**row, "topic": len(row["text"]) % 5} for row in rows]
+    values = quad_values(
+        write_pool(tmp_path / "pool", own, 2), tmp_path / "out",
+        annotate={"clusters": {"kind": "column", "column": "topic"}},
+    )  # fmt: skip
+    done = run_quad(values, InlineEngine())
+    assert [cluster.name for cluster in outcome_of(done).clusters] == ["0", "1", "2", "3", "4"]
+    assert verify(done[2]).ok
+
+
+def test_a_hugging_face_model_from_a_folder(pool: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=4096, **shape))
+    model.save_pretrained(tmp_path / "model")
+    quad = {"model": {"kind": "huggingface", "path": str(tmp_path / "model")}}
+    done = run_quad(quad_values(pool, tmp_path / "out", quad=quad), InlineEngine())
+    assert verify(done[2]).ok
+    assert outcome_of(done).scored > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"curvature": "identity"}, {"curvature": "kfac"}, {"curvature": "diagonal"}, {"reference_rule": "max"},
+     {"layers": "mlp"}, {"references": ["howto"]}],
+    ids=lambda change: next(iter(change.values())) if isinstance(next(iter(change.values())), str) else "one",
+)  # fmt: skip
+def test_every_choice_changes_what_is_measured(change: dict[str, Any], done: Any, pool: Path, tmp_path: Path) -> None:
+    other = run_quad(quad_values(pool, tmp_path / "out", quad=change), InlineEngine())
+    mine, theirs = (
+        np.array([cluster.mean or 0.0 for cluster in outcome_of(found).clusters]) for found in (done, other)
+    )
+    assert not np.allclose(mine, theirs, rtol=1e-3)
+
+
+def test_the_store_holds_the_smallest_draws_by_cluster(done: Any, rows: list[dict[str, Any]]) -> None:
+    config, annotated, _ = done
+    engine = InlineEngine()
+    table = cluster_table(engine, annotated.files, annotated.summary.domains)
+    tokenizer = load_tokenizer(config.tokenizer)
+    store = quad_store(config, engine, Progress.silent(), annotated, table, tokenizer, 0.9, 32)
+    clusters = _clusters(annotated)
+    texts = {row["id"]: row["text"] for row in rows}
+    draws = dict(zip(clusters, uniform(doc_hash(list(clusters)), config.seed, PURPOSE).tolist(), strict=True))
+    for place, name in enumerate(table.names):
+        wanted = sorted((one for one in clusters if clusters[one] == name and draws[one] < 0.9), key=draws.__getitem__)
+        assert store.documents[place] == len(wanted)
+        found, hashes = read_places(store, store.places(place, 0, len(wanted)))
+        assert hashes.tolist() == doc_hash(wanted).tolist()
+        for tokens, one in zip(found, wanted, strict=True):
+            assert tokens.tolist() == tokenizer.encode_batch([texts[one]])[0][:32].tolist()
+
+
+def _clusters(annotated: Annotated) -> dict[str, str]:
+    """Usable documents and their clusters."""
+    found = {}
+    for path in annotated.files:
+        for row in pq.read_table(path, columns=["doc_id", "cluster", "status"]).to_pylist():
+            if row["status"] == "ok":
+                found[row["doc_id"]] = row["cluster"]
+    return found
+
+
+def test_the_sample_is_in_the_order_of_draws_and_long_enough(done: Any) -> None:
+    config, annotated, _ = done
+    engine = InlineEngine()
+    table = cluster_table(engine, annotated.files, annotated.summary.domains)
+    store = quad_store(config, engine, Progress.silent(), annotated, table, load_tokenizer(config.tokenizer), 0.9, 32)
+    found, hashes = read_places(store, store.sample("some", 3, tokens=5_000))
+    held = np.cumsum([len(tokens) for tokens in found])
+    assert held[-1] >= 5_000 > held[-2]
+    order = uniform(hashes, 3, "some")
+    assert (np.diff(order) > 0).all()
+    few, _ = read_places(store, store.sample("some", 3, docs=7))
+    assert [tokens.tolist() for tokens in few] == [tokens.tolist() for tokens in found[:7]]
+
+
+def test_what_a_config_lacks_is_said_before_anything_runs(pool: Path, tmp_path: Path) -> None:
+    values = quad_values(pool, tmp_path / "out", quad={"references": ["nowhere"], "max_tokens": 64})
+    values["annotate"]["clusters"] = None
+    config = RunConfig.model_validate(values)
+    sections = {name: getattr(config, name) for name in RunConfig.model_fields}
+    problems = {".".join(map(str, path)): text for path, text in cross_checks(sections)}
+    assert {"annotate.clusters", "quad.references.0", "quad.model.proxy.seq_len"} <= set(problems)
+    assert "howto" in problems["quad.references.0"]
+    assert json.dumps(problems)
+    assert DOCS == 640
