@@ -22,7 +22,6 @@ $(VENV)/.test: pyproject.toml infra/constraints.txt
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) -e ".[all,test,lint,bench]"
 	$(PIP) --no-deps -r infra/no_deps.txt
-	rm -rf $(VENV)/lib/python*/site-packages/tests  # kronfluence's own tests, which would hide ours
 	touch $@
 
 demo: $(VENV)/.demo

@@ -25,7 +25,7 @@ from benchmarks.search import CANDIDATES, FINALISTS, NOISE, PROBLEMS, TOP, Probl
 from quadmix.core.param_space import draw_cube, params_from_cube
 from quadmix.hashing import seed_for
 from quadmix.search.proposals import average
-from quadmix.search.regressors import fit_targets
+from quadmix.search.regressors import TargetModels, fit_targets
 from quadmix.search.screening import screen
 
 Floats = NDArray[np.float64]
@@ -61,7 +61,7 @@ def with_counts(problem: Problem, counted: Problem, seed: int, noise: float, n: 
     feasible, features, _ = screen(params, problem.tokens, problem.mixture, problem.cheap)
     points, features = points[feasible], features[feasible]
 
-    def fit(columns: Floats, names: tuple[str, ...] | list[str], losses: Floats) -> Floats:
+    def fit(columns: Floats, names: tuple[str, ...] | list[str], losses: Floats) -> TargetModels:
         return fit_targets(["t"], columns, losses[:, None], "gaussian_process", columns=names, calibrate=False)
 
     own = params_from_cube(problem.space, trials.cube)
