@@ -24,7 +24,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("proxy_models/curvature.py", "chance"): "name of a temporary file",
     ("quadmix/scorers/model_files.py", "chance"): "name of a temporary file",
     ("quadmix/scorers/perplexity.py", "chance"): "name of a temporary directory",
-    ("quadmix/scorers/domains.py", "spark order"): "FitContext.sample chooses by document hash",
+    ("quadmix/scorers/clusters.py", "spark order"): "FitContext.sample chooses by document hash",
     ("quadmix/scorers/linear.py", "spark order"): "FitContext.sample chooses by document hash",
     ("quadmix/scorers/perplexity.py", "spark order"): "FitContext.sample chooses by document hash",
     ("quadmix/manifest/publish.py", "listing"): "removes what a killed attempt left",

@@ -129,7 +129,7 @@ def _curvature(config: RunConfig, engine: Engine, store: Store, model: ModelRef)
     if asked.curvature == "identity":
         return curvature("identity", layers)
     seed = seed_for(config.seed, "quad-labels")
-    places = store.sample("quad-factors", config.seed, docs=asked.factor_docs)
+    places = store.drawn("quad-factors", config.seed, docs=asked.factor_docs)
     groups = _groups(store, places)
     bases: Bases | None = None
     if asked.curvature != "diagonal":

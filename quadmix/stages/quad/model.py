@@ -76,7 +76,7 @@ def _trained(
     directory: Path,
     parts: dict[str, str],
 ) -> StageRecord:
-    places = store.sample("quad-train", config.seed, tokens=chosen.train_tokens)
+    places = store.drawn("quad-train", config.seed, tokens=chosen.train_tokens)
     task = TrainModel(
         str(directory), store, chosen.proxy, tokenizer.vocab_size, tokenizer.end_id, config.quad.max_tokens, config.seed
     )

@@ -83,7 +83,7 @@ class Store:
         """Tokens of every document, by bucket."""
         return [_opened(self.segment(bucket)).lengths for bucket in range(self.buckets)]
 
-    def sample(self, what: str, seed: int, *, docs: int | None = None, tokens: int | None = None) -> list[Place]:
+    def drawn(self, what: str, seed: int, *, docs: int | None = None, tokens: int | None = None) -> list[Place]:
         """Documents of two tokens or more with the smallest draws for `what`, in that order: `docs` of them, or as many
         as hold at least `tokens`; all where the store has no more."""
         rows = [_rows(self.directory, bucket)["doc_hash"] for bucket in range(self.buckets)]

@@ -213,12 +213,12 @@ def test_the_sample_is_in_the_order_of_draws_and_long_enough(done: Any) -> None:
     engine = InlineEngine()
     table = cluster_table(engine, annotated.files, annotated.summary.domains)
     store = quad_store(config, engine, Progress.silent(), annotated, table, load_tokenizer(config.tokenizer), 0.9, 32)
-    found, hashes = read_places(store, store.sample("some", 3, tokens=5_000))
+    found, hashes = read_places(store, store.drawn("some", 3, tokens=5_000))
     held = np.cumsum([len(tokens) for tokens in found])
     assert held[-1] >= 5_000 > held[-2]
     order = uniform(hashes, 3, "some")
     assert (np.diff(order) > 0).all()
-    few, _ = read_places(store, store.sample("some", 3, docs=7))
+    few, _ = read_places(store, store.drawn("some", 3, docs=7))
     assert [tokens.tolist() for tokens in few] == [tokens.tolist() for tokens in found[:7]]
 
 
