@@ -246,7 +246,7 @@ def repeats(documents: Mapping[int, int]) -> Figure:
 def short(value: float) -> str:
     """1.23M for 1,234,567: three figures and a suffix."""
     for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # what three figures would round to 1000 of the smaller unit
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
 

@@ -245,3 +245,11 @@ def test_the_browsers_log_would_show_a_request(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<img src="http://pictures.example.org/a.png">')
     assert open_in_browser(page, tmp_path / "control")[1] == {"pictures.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [(999_865, "1M"), (999_499, "999K"), (1_234_567, "1.23M"), (999.6, "1K"), (12, "12"), (-2e9, "-2B"), (0, "0")],
+)
+def test_numbers_in_short_have_three_figures(value: float, wanted: str) -> None:
+    assert figures.short(value) == wanted

@@ -24,6 +24,7 @@ from quadmix.stages.annotate import Annotated, annotate
 from quadmix.stages.quad.cluster_table import cluster_table
 from quadmix.stages.quad.outcome_file import quad_outcome
 from quadmix.stages.quad.store import PURPOSE, quad_store, read_places
+from quadmix.stages.report import make_page
 from quadmix.stages.select import select
 from tests.stages.inline_engine import InlineEngine
 from tests.stages.quad.quad_runs import DOCS, quad_values, run_quad, some_documents, write_pool
@@ -81,6 +82,17 @@ def test_a_document_is_explained_by_its_cluster(done: Any) -> None:
     assert found.cluster == row["stratum"]
     assert found.pulls is not None
     assert "documents scored in" in found.why
+
+
+def test_the_report_draws_clusters_and_rounds(done: Any) -> None:
+    config, annotated, manifest = done
+    outcome = quad_outcome(config, manifest)
+    page = make_page(annotated.summary, annotated.record.summary, None, manifest, outcome)
+    sections = {section.id: section for section in page.sections}
+    assert "<svg" in sections["clusters"].figure
+    assert "<svg" in sections["rounds"].figure
+    assert "documents were scored" in sections["clusters"].text
+    assert len(sections["clusters"].tables[0].rows) == len(outcome_of(done).clusters)
 
 
 def test_other_files_and_units_give_the_same_documents(done: Any, rows: list[dict[str, Any]], tmp_path: Path) -> None:
