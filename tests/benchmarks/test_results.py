@@ -83,7 +83,9 @@ def test_an_average_of_tied_points_is_tied(name: str) -> None:
 
 def test_the_paper_s_search_is_lightgbm_on_theta_within_its_ranges() -> None:
     assert (scheme("paper").regressor.kind, scheme("paper").regressor.features) == ("lightgbm", "theta")
-    for job in theta_jobs(setting(), scheme("paper")):
+    jobs = theta_jobs(setting(), scheme("paper"), draw_points(setting(), scheme("paper")))
+    assert len(jobs) == setting().search.trials
+    for job in jobs:
         assert job.theta is not None
         assert max(job.theta.cutoff.values()) <= 0.1
 

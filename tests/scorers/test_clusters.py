@@ -114,7 +114,14 @@ def sentence_model(folder: Path) -> Path:
     return folder / "saved"
 
 
-@pytest.mark.parametrize(("kind", "make"), [("model2vec", static_model), ("sentence_transformers", sentence_model)])
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("model2vec", static_model),
+        # ten seconds of imports
+        pytest.param("sentence_transformers", sentence_model, marks=pytest.mark.long),
+    ],
+)
 def test_pretrained_embeddings_depend_on_the_text_alone(kind: str, make, tmp_path: Path) -> None:
     config = PretrainedEmbedderConfig(kind=kind, path=str(make(tmp_path / "model")))
     texts = [document.text for document in [*speech(6), *notices(6)]]

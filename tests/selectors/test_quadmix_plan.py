@@ -127,8 +127,11 @@ def test_mean_copies_equal_the_expectation_within_sampling_error(seed: int, inte
     error = np.sqrt(fraction * (1 - fraction) / rounds)
     assert (np.abs(copies.mean(axis=0) - expected) <= 6 * error + 5 / rounds).all()  # rare copies come whole
     per_domain = np.stack([np.bincount(batch.domain, weights=batch.n_tokens * c, minlength=3) for c in copies])
-    spread = per_domain.std(axis=0) / np.sqrt(rounds)
-    assert (np.abs(per_domain.mean(axis=0) - plan.domain_quotas) <= 6 * spread + 1.0).all()
+    # known, not estimated: a long document of a small domain may never have been drawn
+    variance = np.bincount(batch.domain, weights=(batch.n_tokens * error) ** 2, minlength=3)
+    longest = np.array([batch.n_tokens[batch.domain == d].max(initial=0) for d in range(3)])
+    room = 6 * np.sqrt(variance) + 5 * longest / rounds + 1.0
+    assert (np.abs(per_domain.mean(axis=0) - plan.domain_quotas) <= room).all()
 
 
 @settings(max_examples=12)

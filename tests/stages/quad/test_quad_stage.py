@@ -95,6 +95,7 @@ def test_the_report_draws_clusters_and_rounds(done: Any) -> None:
     assert len(sections["clusters"].tables[0].rows) == len(outcome_of(done).clusters)
 
 
+@pytest.mark.long
 def test_other_files_and_units_give_the_same_documents(done: Any, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     shuffled = list(rows)
     random.Random(3).shuffle(shuffled)
@@ -117,7 +118,14 @@ def test_processes_give_the_same_bytes(done: Any, pool: Path, tmp_path: Path) ->
     assert quad_outcome(config, again) == outcome_of(done)
 
 
-@pytest.mark.parametrize("label", ["quad: round 0", "quad: round 2", "quad: curvature, eigenvalues"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "quad: round 2",
+        pytest.param("quad: round 0", marks=pytest.mark.long),
+        pytest.param("quad: curvature, eigenvalues", marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(label: str, done: Any, pool: Path, tmp_path: Path) -> None:
     values = quad_values(pool, tmp_path / "out")
     config = RunConfig.model_validate(values)
@@ -180,10 +188,21 @@ def test_a_hugging_face_model_from_a_folder(pool: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"curvature": "identity"}, {"curvature": "kfac"}, {"curvature": "diagonal"}, {"reference_rule": "max"},
-     {"layers": "mlp"}, {"references": ["howto"]}],
-    ids=lambda change: next(iter(change.values())) if isinstance(next(iter(change.values())), str) else "one",
-)  # fmt: skip
+    [
+        {"curvature": "identity"},
+        *(
+            pytest.param(change, marks=pytest.mark.long)
+            for change in (
+                {"curvature": "kfac"},
+                {"curvature": "diagonal"},
+                {"reference_rule": "max"},
+                {"layers": "mlp"},
+                {"references": ["howto"]},
+            )
+        ),
+    ],
+    ids=str,
+)
 def test_every_choice_changes_what_is_measured(change: dict[str, Any], done: Any, pool: Path, tmp_path: Path) -> None:
     other = run_quad(quad_values(pool, tmp_path / "out", quad=change), InlineEngine())
     mine, theirs = (
