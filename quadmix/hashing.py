@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import xxhash
@@ -85,6 +86,13 @@ def sha256_file(path: str) -> str:
     """Hex sha256 of a local file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def folder_digest(folder: str) -> str:
+    """Identity of a folder: names and contents of all files below it."""
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return fingerprint(*(f"{path.relative_to(root)}:{sha256_file(str(path))}" for path in files))
 
 
 def fingerprint(*parts: str) -> str:

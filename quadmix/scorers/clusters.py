@@ -51,8 +51,8 @@ class ClusterLabeler:
         if isinstance(config, ClusterDomainConfig):
             where, k = "annotate.domains.k", config.k
         else:
-            automatic = automatic_k(documents, config.sample_docs, context.seed)
-            where, k = "annotate.clusters.k", automatic if config.k == "auto" else config.k
+            where = "annotate.clusters.k"
+            k = automatic_k(documents, config.sample_docs, context.seed) if config.k == "auto" else config.k
         if len(documents) < k:
             raise ConfigError(
                 f"{where}: found {k} clusters for a sample of {len(documents)} documents, "

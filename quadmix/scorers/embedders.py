@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from quadmix.config import EmbedderConfig, LsaEmbedderConfig, PretrainedEmbedderConfig
 from quadmix.errors import ConfigError, EnvironmentFault, InputError
-from quadmix.hashing import fingerprint, sha256_file
+from quadmix.hashing import folder_digest
 from quadmix.scorers.embeddings import Embedding, fit_embedding
 
 Floats32 = NDArray[np.float32]
@@ -78,7 +78,7 @@ class _OneByOne:
 def _pretrained(kind: str, path: str, digest: str) -> Embedder:
     if not Path(path).is_dir():
         raise InputError(f"embedder {kind}: the folder {path} cannot be read here; every worker must see it")
-    if _digest(path) != digest:
+    if folder_digest(path) != digest:
         raise InputError(f"embedder {kind}: the files of {path} changed since it was first used; fit it again")
     try:
         if kind == "model2vec":
@@ -101,14 +101,7 @@ def _folder_digest(config: PretrainedEmbedderConfig) -> str:
             f"embedder.path: found {config.path!r}, wanted the folder of a saved {config.kind} model (nothing is "
             "downloaded)"
         )
-    return _digest(config.path)
-
-
-def _digest(folder: str) -> str:
-    """Identity of a model folder: names and contents of all its files."""
-    root = Path(folder)
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return fingerprint(*(f"{path.relative_to(root)}:{sha256_file(str(path))}" for path in files))
+    return folder_digest(config.path)
 
 
 def embedder_from(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Embedder:

@@ -41,6 +41,7 @@ from quadmix.stages.records import (
     stage_fingerprint,
 )
 from quadmix.stages.rows import RowReader
+from quadmix.stages.segments import array_name, segment_name, unit_bytes
 from quadmix.stages.unit_texts import chosen_texts, ok_rows
 
 STAGE = "proxy_pool"
@@ -63,11 +64,11 @@ class ProxyPool:
     @property
     def segments(self) -> tuple[str, ...]:
         """Token files in unit order."""
-        return tuple(f"{self.directory}/{_segment_name(index)}" for index in range(self.units))
+        return tuple(f"{self.directory}/{segment_name(index)}" for index in range(self.units))
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        return tuple(f"{self.directory}/{_array_name(index)}" for index in range(self.units))
+        return tuple(f"{self.directory}/{array_name(index)}" for index in range(self.units))
 
 
 def proxy_pool(
@@ -101,7 +102,7 @@ def proxy_pool(
             fingerprint(*parts.values()),
         )
         items = list(enumerate(zip(annotated.units, annotated.files, strict=True)))
-        done = dict(engine.map(task, items, label="search: tokenising the proxy pool", size=_unit_bytes))
+        done = dict(engine.map(task, items, label="search: tokenising the proxy pool", size=unit_bytes))
         results = [done[index] for index in range(len(items))]
         docs, tokens = sum(result[1] for result in results), sum(result[2] for result in results)
         if not docs:
@@ -182,9 +183,9 @@ class TokeniseUnit:
             for texts in chosen_texts(self.pool, unit, annotations, chosen)
             for array in self.tokenizer.encode_batch(texts)
         ]
-        write_segment(str(directory / _segment_name(index)), ids, documents["doc_hash"], self.tokenizer.vocab_size)
-        write_arrays(str(directory / _array_name(index)), (documents,))
-        names = (_segment_name(index), _array_name(index))
+        write_segment(str(directory / segment_name(index)), ids, documents["doc_hash"], self.tokenizer.vocab_size)
+        write_arrays(str(directory / array_name(index)), (documents,))
+        names = (segment_name(index), array_name(index))
         return {
             "files": [file_entry(directory, name, documents.size) for name in names],
             "docs": int(documents.size),
@@ -272,15 +273,3 @@ def load_sample(pool: ProxyPool, score_maps: str) -> Sample:
         tokens_by_domain=np.bincount(domain, weights=n_tokens.astype(np.float64), minlength=n_domains).astype(np.int64),
         whole_quality=quality.whole,
     )
-
-
-def _segment_name(index: int) -> str:
-    return f"tokens-{index:05d}.bin"
-
-
-def _array_name(index: int) -> str:
-    return f"documents-{index:05d}.npy"
-
-
-def _unit_bytes(item: tuple[int, tuple[Unit, str]]) -> int:
-    return item[1][0].bytes

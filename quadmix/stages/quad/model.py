@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from quadmix import __version__
 from quadmix.config import HuggingFaceModelConfig, ProxyConfig, RunConfig, TrainedModelConfig
 from quadmix.engine.base import Engine
-from quadmix.hashing import fingerprint, seed_for, sha256_file
+from quadmix.hashing import folder_digest, seed_for
 from quadmix.progress import Progress
 from quadmix.scorers.tokens import FileTokenizer
 from quadmix.stages.quad.store import Place, Store, read_places
@@ -46,9 +46,7 @@ def quad_model(
     """Train the proxy, or reuse it; a Hugging Face model is only looked at."""
     chosen = config.quad.model
     if isinstance(chosen, HuggingFaceModelConfig):
-        files = sorted(path for path in Path(chosen.path).rglob("*") if path.is_file())
-        digest = fingerprint(*(f"{path.relative_to(chosen.path)}:{sha256_file(str(path))}" for path in files))
-        return ModelRef("huggingface", str(Path(chosen.path).absolute()), digest)
+        return ModelRef("huggingface", str(Path(chosen.path).absolute()), folder_digest(chosen.path))
     root = Path(config.output)
     parts = {
         "version": __version__,

@@ -42,6 +42,7 @@ from quadmix.stages.records import (
     stage_fingerprint,
 )
 from quadmix.stages.rows import RowReader
+from quadmix.stages.segments import array_name, segment_name, unit_bytes
 from quadmix.stages.unit_texts import chosen_texts, ok_rows
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Store:
     documents: tuple[int, ...]
 
     def segment(self, bucket: int) -> str:
-        return f"{self.directory}/{_segment(bucket)}"
+        return f"{self.directory}/{segment_name(bucket)}"
 
     def places(self, cluster: int, first: int, count: int) -> list[Place]:
         """Documents first..first + count - 1 of a cluster's order of draws."""
@@ -121,7 +122,7 @@ def _opened(path: str) -> TokenPool:
 
 @lru_cache(maxsize=64)
 def _rows(directory: str, bucket: int) -> NDArray[np.void]:
-    found: NDArray[np.void] = np.load(f"{directory}/{_array(bucket)}", allow_pickle=False)
+    found: NDArray[np.void] = np.load(f"{directory}/{array_name(bucket)}", allow_pickle=False)
     return found
 
 
@@ -182,7 +183,7 @@ def _made(
         key,
     )  # fmt: skip
     items = list(enumerate(zip(annotated.units, annotated.files, strict=True)))
-    for _ in engine.map(scatter, items, label="quad: tokenising", size=_unit_bytes):
+    for _ in engine.map(scatter, items, label="quad: tokenising", size=unit_bytes):
         pass
     gather = GatherBucket(str(directory), str(scratch), len(items), bucket_of, tokenizer.vocab_size, config.seed)
     done = dict(engine.map(gather, list(range(buckets)), label="quad: sorting by cluster"))
@@ -252,11 +253,11 @@ class ScatterUnit:
             tokens += [array[: self.max_tokens] for array in encoded]
         order = np.argsort(rows["cluster"], kind="stable")
         write_segment(
-            str(directory / _segment(index)), [tokens[row] for row in order], rows["doc_hash"][order],
+            str(directory / segment_name(index)), [tokens[row] for row in order], rows["doc_hash"][order],
             self.tokenizer.vocab_size,
         )  # fmt: skip
-        write_arrays(str(directory / _array(index)), (rows[order],))
-        return {"files": [file_entry(directory, name(index), rows.size) for name in (_segment, _array)]}
+        write_arrays(str(directory / array_name(index)), (rows[order],))
+        return {"files": [file_entry(directory, name(index), rows.size) for name in (segment_name, array_name)]}
 
 
 @dataclass(frozen=True)
@@ -278,10 +279,10 @@ class GatherBucket:
         rows: list[NDArray[np.void]] = []
         tokens: list[Tokens] = []
         for unit in range(self.units):
-            array: NDArray[np.void] = np.load(f"{self.scratch}/{_array(unit)}", allow_pickle=False)
+            array: NDArray[np.void] = np.load(f"{self.scratch}/{array_name(unit)}", mmap_mode="r", allow_pickle=False)
             start, stop = np.searchsorted(array["cluster"], [low, high])
             if stop > start:
-                segment = TokenPool([f"{self.scratch}/{_segment(unit)}"])
+                segment = TokenPool([f"{self.scratch}/{segment_name(unit)}"])
                 rows.append(array[start:stop])
                 tokens += [segment.gather(np.array([row])) for row in range(start, stop)]
         held = np.concatenate(rows) if rows else np.zeros(0, dtype=_ROWS)
@@ -289,20 +290,8 @@ class GatherBucket:
         held = held[order]
         directory = Path(self.directory)
         ordered = [tokens[row] for row in order]
-        write_segment(str(directory / _segment(bucket)), ordered, held["doc_hash"], self.vocab_size)
-        write_arrays(str(directory / _array(bucket)), (held,))
-        entries = [file_entry(directory, name(bucket), held.size) for name in (_segment, _array)]
+        write_segment(str(directory / segment_name(bucket)), ordered, held["doc_hash"], self.vocab_size)
+        write_arrays(str(directory / array_name(bucket)), (held,))
+        entries = [file_entry(directory, name(bucket), held.size) for name in (segment_name, array_name)]
         clusters, counts = np.unique(held["cluster"], return_counts=True)
         return entries, list(zip(clusters.tolist(), counts.tolist(), strict=True)), sum(map(len, ordered))
-
-
-def _segment(index: int) -> str:
-    return f"tokens-{index:05d}.bin"
-
-
-def _array(index: int) -> str:
-    return f"documents-{index:05d}.npy"
-
-
-def _unit_bytes(item: tuple[int, tuple[Unit, str]]) -> int:
-    return item[1][0].bytes
