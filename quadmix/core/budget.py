@@ -76,6 +76,26 @@ def whole_shares(weights: Floats, total: int) -> NDArray[np.int64]:
     return whole
 
 
+def capped_shares(weights: Floats, total: int, room: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`total` cut in proportion to `weights` (n,) >= 0, at most `room` (n,) each: who cannot take its share takes all
+    of its room, and the rest is cut again among the others. Raises ValueError where the room of those with a weight is
+    less than `total`."""
+    found = np.zeros(weights.size, dtype=np.int64)
+    open_, rest = np.flatnonzero((room > 0) & (weights > 0)), total
+    if rest > int(room[open_].sum()):
+        raise ValueError(f"{total} tokens to share where there is room for {int(room[open_].sum())}")
+    while rest:
+        shares = whole_shares(weights[open_], rest)
+        full = room[open_] <= shares
+        if not full.any():
+            found[open_] = shares
+            break
+        found[open_[full]] = room[open_[full]]
+        rest -= int(room[open_[full]].sum())
+        open_ = open_[~full]
+    return found
+
+
 def all_copies(
     key: Floats, step: Floats, doc_hash: NDArray[np.uint64], tokens: NDArray[np.int64], max_copies: int, below: float
 ) -> Copies:

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+# between the domain and what a selector adds to it in a stratum's name: nothing that a name begins with
+JOIN = " / "
+
 
 @dataclass(frozen=True)
 class DocBatch:

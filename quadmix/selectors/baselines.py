@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.core.budget import whole_shares
+from quadmix.core.budget import capped_shares
 from quadmix.errors import BudgetError
 from quadmix.selectors.base import DocBatch, Window
 
@@ -120,18 +120,7 @@ def uniform_plan(
     """Equal tokens from every domain; a domain that cannot give its share even at `max_copies` gives all, the others
     share the rest."""
     _check(domain_tokens, budget, max_copies)
-    reach = domain_tokens * max_copies
-    quotas = np.zeros(len(domains), dtype=np.int64)
-    open_domains, rest = np.flatnonzero(reach > 0), budget
-    while open_domains.size:
-        shares = whole_shares(np.ones(open_domains.size), rest)
-        full = reach[open_domains] <= shares
-        if not full.any():
-            quotas[open_domains] = shares
-            break
-        quotas[open_domains[full]] = reach[open_domains[full]]
-        rest -= int(reach[open_domains[full]].sum())
-        open_domains = open_domains[~full]
+    quotas = capped_shares(np.ones(len(domains)), budget, domain_tokens * max_copies)
     return RandomPlan("uniform", domains, tuple(int(quota) for quota in quotas), max_copies)
 
 

@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 
 from quadmix.core.budget import whole_shares
 from quadmix.errors import BudgetError, ConfigError, InputError
-from quadmix.selectors.base import DocBatch, Window
+from quadmix.selectors.base import JOIN, DocBatch, Window
 from quadmix.selectors.quad_outcome import Outcome, fill_order, filled
-
-# between the domain and the cluster in a stratum's name: no control character, and nothing that a name begins with
-JOIN = " / "
 
 
 @dataclass(frozen=True)
