@@ -477,15 +477,37 @@ class QuadConfig(Section):
     threshold_quantile: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
 
 
+class OdisConfig(Section):
+    """How ODiS takes scores apart (algorithms.md, section 4).
+
+    dimensions: criteria of annotate.scorers; groups: name -> those of them that belong together, for the report;
+    quality_dimensions: those whose loadings sum to more than 0 in every component, all where none is named.
+    components: at most; explained_variance: share of the variance that enough components explain. shares: of the
+    budget, `equal`, in proportion to `explained_variance`, or a list of weights, one a component. floor: least quantile
+    in the first component of what is admitted through another one; null: none. examples: documents shown at either end
+    of each component.
+    """
+
+    dimensions: tuple[Name, ...] = ()
+    groups: dict[str, tuple[Name, ...]] = {}
+    quality_dimensions: tuple[Name, ...] = ()
+    components: Annotated[int, Field(ge=1, le=9)] = 4
+    explained_variance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    shares: Literal["equal", "explained_variance"] | tuple[Annotated[float, Field(ge=0.0)], ...] = "equal"
+    floor: Fraction | None = 0.3
+    examples: Annotated[int, Field(ge=0, le=20)] = 3
+
+
 class SelectConfig(Section):
     """What is published. `winner` is the confirmed winner of the search; a theta makes the search unnecessary.
 
-    selector: `mixture` takes documents as the mixture says; `quad` takes clusters by their benefit, within the tokens
-    that the mixture gives each domain, or, with `mixture: free`, from the whole pool.
+    selector: `mixture` takes documents as the mixture says; `quad` takes clusters by their benefit and `odis` the best
+    documents of each component of the scores, within the tokens that the mixture gives each domain, or, with `mixture:
+    free`, from the whole pool.
     theta_file: a theta as `search tell` writes it (proposal.json), in place of `theta`.
     """
 
-    selector: Literal["mixture", "quad"] = "mixture"
+    selector: Literal["mixture", "quad", "odis"] = "mixture"
     mixture: Literal["winner", "proposal", "natural", "uniform", "topk", "theta", "free"] = "winner"
     theta: Theta | None = None
     theta_file: str | None = None
@@ -496,10 +518,11 @@ class SelectConfig(Section):
         given = (self.theta is not None) + (self.theta_file is not None)
         if given != (self.mixture == "theta"):
             raise ValueError("one of `theta` and `theta_file` must be given when, and only when, `mixture: theta`")
-        if self.selector == "quad" and self.mixture == "topk":
-            raise ValueError("`selector: quad` needs tokens for each domain or `mixture: free`; topk gives neither")
+        if self.selector != "mixture" and self.mixture == "topk":
+            text = f"`selector: {self.selector}` needs tokens for each domain or `mixture: free`; topk gives neither"
+            raise ValueError(text)
         if self.selector == "mixture" and self.mixture == "free":
-            raise ValueError("`mixture: free` leaves everything to a selector; give `selector: quad` with it")
+            raise ValueError("`mixture: free` leaves everything to a selector; give `selector: quad` or `odis` with it")
         if self.mixture == "topk" and self.criterion is None:
             raise ValueError("`mixture: topk` needs `criterion`, the score to rank by")
         return self
@@ -544,6 +567,7 @@ class RunConfig(Section):
     mixture: MixtureConfig
     search: SearchConfig | None = None
     quad: QuadConfig = QuadConfig()
+    odis: OdisConfig = OdisConfig()
     select: SelectConfig = SelectConfig()
 
 

@@ -27,6 +27,7 @@ from quadmix.config import (
     LinearScorerConfig,
     LocalEngineConfig,
     MixtureConfig,
+    OdisConfig,
     PerplexityScorerConfig,
     PoolConfig,
     PretrainedEmbedderConfig,
@@ -162,6 +163,33 @@ def _quad_model(config: QuadConfig) -> Iterator[Problem]:
     if isinstance(config.model, HuggingFaceModelConfig) and not FilePath(config.model.path).is_dir():
         text = f"found {config.model.path!r}, wanted the folder of a saved model (nothing is downloaded)"
         yield ("quad", "model", "path"), text
+
+
+def _odis(config: OdisConfig, select: SelectConfig, annotate: AnnotateConfig) -> Iterator[Problem]:
+    if select.selector != "odis":
+        return
+    produced = [name for _, name in produced_criteria(annotate.scorers)]
+    if len(config.dimensions) < 2:
+        text = f"found {len(config.dimensions)}, wanted at least two of the criteria of annotate.scorers"
+        yield ("odis", "dimensions"), f"{text} ({', '.join(sorted(produced))}), since select.selector is odis"
+    for place, name in enumerate(config.dimensions):
+        if name in config.dimensions[:place]:
+            yield ("odis", "dimensions", place), f"found {name!r} a second time, wanted each dimension once"
+        elif name not in produced:
+            yield ("odis", "dimensions", place), _unknown(name, produced, "a criterion of annotate.scorers")
+    grouped: list[str] = []
+    for group, names in config.groups.items():
+        for place, name in enumerate(names):
+            if name not in config.dimensions:
+                yield ("odis", "groups", group, place), _unknown(name, config.dimensions, "one of odis.dimensions")
+            elif name in grouped:
+                yield ("odis", "groups", group, place), f"found {name!r} a second time, wanted each in one group"
+            grouped.append(name)
+    for place, name in enumerate(config.quality_dimensions):
+        if name not in config.dimensions:
+            yield ("odis", "quality_dimensions", place), _unknown(name, config.dimensions, "one of odis.dimensions")
+    if not isinstance(config.shares, str) and sum(config.shares) <= 0:
+        yield ("odis", "shares"), f"found {list(config.shares)}, wanted at least one weight above 0"
 
 
 def _selection(select: SelectConfig, mixture: MixtureConfig) -> Iterator[Problem]:
@@ -415,6 +443,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("select", "search"), _search_needed),
     (("select", "mixture"), _selection),
     (("quad", "select", "annotate", "targets"), _quad),
+    (("odis", "select", "annotate"), _odis),
     (("select", "tokenizer"), _quad_tokens),
     (("quad",), _quad_model),
 )

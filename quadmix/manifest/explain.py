@@ -18,9 +18,11 @@ from quadmix.errors import ConfigError
 from quadmix.manifest.model import Manifest
 from quadmix.manifest.published_plan import Plan
 from quadmix.manifest.recompute import Floats, id_hashes
-from quadmix.manifest.recount import Documents, Judge, annotation_paths, tally
+from quadmix.manifest.recount import Documents, Judge, Judged, annotation_paths, tally
 from quadmix.manifest.rows import read_rows
 from quadmix.schema import CLUSTER, COPIES, DOC_HASH, DOC_ID, DOMAIN, N_TOKENS, OK, ROW, SCORE_PREFIX, SHARD, STATUS
+
+_LOADINGS_SHOWN = 3  # dimensions that name a component
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Explanation:
     pulls: int | None = None
     mean_benefit: float | None = None
     bound: float | None = None
+    component: str | None = None
+    quantiles: dict[str, float] | None = None
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -103,6 +107,8 @@ def explain(manifest: Manifest, doc_id: str, say: Callable[[str], None] = lambda
     )
     if plan.kind == "quad":
         return _with_cluster(explained, plan, row[CLUSTER])
+    if plan.kind == "odis":
+        return _with_component(explained, plan, judged)
     return replace(explained, why=_why(explained, plan))
 
 
@@ -172,6 +178,26 @@ def _with_cluster(document: Explanation, plan: Plan, name: str | None) -> Explan
     return replace(document, why=f"{_why(document, plan)} {text}")
 
 
+def _with_component(document: Explanation, plan: Plan, judged: Judged) -> Explanation:
+    """The explanation with the component that the document belongs to and its quantile in each."""
+    fit = plan.odis
+    assert fit is not None
+    assert judged.quantiles is not None
+    quantiles = dict(zip((one.name for one in fit.components), judged.quantiles[0].tolist(), strict=True))
+    best = max(quantiles, key=quantiles.__getitem__)
+    document = replace(document, component=best, quantiles=quantiles)
+    text = f"It belongs to {best}: {quantiles[best]:.4f} is its highest quantile (1 is best)"
+    if document.stratum is None:
+        low = f"its quantile {quantiles['PC1']:.4f} in PC1 is below the floor {fit.floor:g}"
+        return replace(document, why=f"Not selected: {text[0].lower()}{text[1:]}, but {low}.")
+    largest = sorted(
+        zip(fit.dimensions, next(one for one in fit.components if one.name == best).loadings, strict=True),
+        key=lambda pair: -abs(pair[1]),
+    )[:_LOADINGS_SHOWN]
+    named = ", ".join(f"{dimension.name} {loading:+.2f}" for dimension, loading in largest)
+    return replace(document, why=f"{_why(document, plan)} {text}. {best} goes most with {named}.")
+
+
 def _why(document: Explanation, plan: Plan) -> str:
     if document.stratum is None:
         assert document.quality_rank is not None
@@ -183,7 +209,9 @@ def _why(document: Explanation, plan: Plan) -> str:
         )
     cut, key = document.cut, document.key
     where = f"the stratum {document.stratum!r}"
-    if plan.kind == "topk":
+    if plan.kind == "odis":
+        rule = f"its key {key:.6g} is minus its component, in deviations from the mean"
+    elif plan.kind == "topk":
         rule = f"its key {key:.6g} is minus its score {plan.criteria[0]}"
     elif plan.kind == "quadmix":
         rule = f"its key {key:.6g} is its draw {document.draw:.6g} / its expected copies {document.expected_copies:.6g}"
@@ -200,7 +228,7 @@ def _why(document: Explanation, plan: Plan) -> str:
     step = f"{1 / document.expected_copies:.6g}" if document.expected_copies else "1"
     more = (
         f" Each further copy's key is {step} larger."
-        if plan.kind not in ("topk", "quad") and plan.max_copies > 1
+        if plan.kind not in ("topk", "quad", "odis") and plan.max_copies > 1
         else ""
     )
     copies = "1 copy" if document.copies == 1 else f"{document.copies} copies"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from quadmix.manifest.published_odis import Fit
 from quadmix.manifest.published_quad import Clusters
 from quadmix.manifest.recompute import Curve
 
@@ -43,7 +44,7 @@ class Plan(BaseModel):
     """The `plan` section of a manifest as far as recomputing needs it."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    kind: Literal["quadmix", "natural", "uniform", "topk", "quad"]
+    kind: Literal["quadmix", "natural", "uniform", "topk", "quad", "odis"]
     purpose: str
     domains: list[str]
     criteria: list[str]
@@ -55,6 +56,7 @@ class Plan(BaseModel):
     rank: Literal["interval", "paper"] = "interval"
     normalise: Literal["quantile", "zscore", "minmax"] = "quantile"
     outcome: Clusters | None = None
+    odis: Fit | None = None
     domain_quotas: dict[str, int] | None = None
 
     @model_validator(mode="after")
@@ -73,6 +75,8 @@ class Plan(BaseModel):
             raise ValueError(f"top-k has one criterion, found {self.criteria}")
         elif self.kind == "quad" and self.outcome is None:
             raise ValueError("outcome is missing")
+        elif self.kind == "odis" and (self.odis is None or [one.name for one in self.odis.dimensions] != self.criteria):
+            raise ValueError("odis is missing or its dimensions are not the criteria")
         elif self.domain_quotas is not None and sorted(self.domain_quotas) != sorted(self.domains):
             raise ValueError("domain_quotas are not those of the plan's domains")
         return self

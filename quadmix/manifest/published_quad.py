@@ -6,11 +6,12 @@ are taken as published; whether a cluster is kept, what is filled and every quot
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from quadmix.manifest.recompute import whole_shares
 
 Cells = Mapping[tuple[str, int], tuple[int, int]]  # (domain, cluster code) -> documents, tokens
 
@@ -70,7 +71,7 @@ class Clusters(BaseModel):
                 cluster.granted * (tokens / cluster.tokens) if cluster.tokens else 0.0
                 for cluster, tokens in zip(self.clusters, room, strict=True)
             ]
-            given = [min(share, most) for share, most in zip(_shares(weights, quota), room, strict=True)]
+            given = [min(share, most) for share, most in zip(whole_shares(weights, quota), room, strict=True)]
             for cluster, tokens, most in zip(self.clusters, self._fill(given, room, quota), room, strict=True):
                 if most:
                     found[domain, cluster.code] = tokens
@@ -109,18 +110,3 @@ class Clusters(BaseModel):
             taken[at] += more
             missing -= more
         return taken
-
-
-def _shares(weights: Sequence[float], total: int) -> list[int]:
-    """Whole numbers in proportion to the weights by largest remainder, ties to the first; zeros without a weight."""
-    whole = math.fsum(weights)
-    if not whole:
-        return [0] * len(weights)
-    exact = [weight / whole * float(total) for weight in weights]
-    shares = [math.floor(value) for value in exact]
-    missing = total - sum(shares)
-    by_remainder = sorted(range(len(weights)), key=lambda at: (shares[at] - exact[at], at))
-    shares = [share + missing // len(weights) for share in shares]
-    for at in by_remainder[: missing % len(weights)]:
-        shares[at] += 1
-    return shares

@@ -75,13 +75,26 @@ def crowded(docs: Ints, tokens: Ints) -> NDArray[np.bool_]:
     return np.asarray((tokens * _HEAVY_SHARE > tokens.sum()) & (docs > 1))
 
 
-def score_classes(
-    coarse: Ints, coarse_docs: Ints, coarse_tokens: Ints, single: Ints, single_tokens: Ints, method: str
-) -> ScoreClasses:
-    """The frozen map of one criterion.
+def token_quantiles(
+    coarse: Ints, coarse_docs: Ints, coarse_tokens: Ints, single: Ints, single_tokens: Ints
+) -> tuple[Ints, Floats]:
+    """(first order key, token-weighted mid-rank quantile) of every class of values."""
+    keys, tokens, _ = _classes(coarse, coarse_docs, coarse_tokens, single, single_tokens)
+    return keys, _mid_ranks(tokens)
+
+
+def _mid_ranks(tokens: Ints) -> Floats:
+    """Tokens below a class and half of its own, over all tokens."""
+    return np.asarray((2 * np.cumsum(tokens) - tokens) / (2 * int(tokens.sum())))
+
+
+def _classes(
+    coarse: Ints, coarse_docs: Ints, coarse_tokens: Ints, single: Ints, single_tokens: Ints
+) -> tuple[Ints, Ints, Floats]:
+    """(first order key, tokens, the score that it stands for) of every class, ascending.
 
     coarse: (c,) ascending order keys >> 12 in use, with their documents and tokens; single: (s,) ascending full order
-    keys of the documents in `crowded` bins, with their tokens. method: quantile | zscore | minmax.
+    keys of the documents in `crowded` bins, with their tokens.
     """
     alone = ~crowded(coarse_docs, coarse_tokens)
     keys = np.concatenate([coarse[alone] << SPLIT_BITS, single])
@@ -89,10 +102,17 @@ def score_classes(
     # a coarse class stands for the middle of its range, a single score for itself
     point = np.concatenate([(coarse[alone] << SPLIT_BITS) + (1 << SPLIT_BITS - 1), single])
     order = np.argsort(keys)
-    keys, tokens, scores = keys[order], tokens[order], scores_of(point[order])
+    return keys[order], tokens[order], scores_of(point[order])
+
+
+def score_classes(
+    coarse: Ints, coarse_docs: Ints, coarse_tokens: Ints, single: Ints, single_tokens: Ints, method: str
+) -> ScoreClasses:
+    """The frozen map of one criterion; `_classes` says of what. method: quantile | zscore | minmax."""
+    keys, tokens, scores = _classes(coarse, coarse_docs, coarse_tokens, single, single_tokens)
     total = int(tokens.sum())
     if method == "quantile":
-        q = (2 * np.cumsum(tokens) - tokens) / (2 * total)
+        q = _mid_ranks(tokens)
     elif method == "minmax":
         span = scores[-1] - scores[0]
         q = (scores - scores[0]) / span if span > 0 else np.full(scores.size, 0.5)
@@ -233,6 +253,21 @@ def equal_quotas(reach: Sequence[int], budget: int) -> list[int]:
         rest -= sum(reach[at] for at in full)
         giving = [at for at in giving if at not in full]
     return quotas
+
+
+def whole_shares(weights: Sequence[float], total: int) -> list[int]:
+    """Whole numbers in proportion to the weights by largest remainder, ties to the first; zeros without a weight."""
+    whole = math.fsum(weights)
+    if not whole:
+        return [0] * len(weights)
+    exact = [weight / whole * float(total) for weight in weights]
+    shares = [math.floor(value) for value in exact]
+    missing = total - sum(shares)
+    by_remainder = sorted(range(len(weights)), key=lambda at: (shares[at] - exact[at], at))
+    shares = [share + missing // len(weights) for share in shares]
+    for at in by_remainder[: missing % len(weights)]:
+        shares[at] += 1
+    return shares
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from quadmix.errors import VerificationError
 from quadmix.manifest.model import Manifest
+from quadmix.manifest.published_odis import Census, QuantileCounts, ScoreSums, best_component, top_quantile
 from quadmix.manifest.published_plan import Plan
 from quadmix.manifest.recompute import (
     SPLIT_BITS,
@@ -73,6 +74,7 @@ class Judged:
     rank: Floats | None = None
     expected: Floats | None = None
     quality: Floats | None = None
+    quantiles: Floats | None = None  # (n, K) of each component, ODiS only
 
 
 def annotation_paths(manifest: Manifest) -> list[Path]:
@@ -148,6 +150,8 @@ class Judge:
             self._fit_quadmix(paths, [counted.domains[name][0] for name in self.domains])
         elif self.kind == "quad":
             self._fit_quad(paths)
+        elif self.kind == "odis":
+            self._fit_odis(paths)
 
     def __call__(self, documents: Documents) -> Judged:
         n = documents.hash.size
@@ -156,6 +160,8 @@ class Judge:
         draw = draws(documents.hash, self.seed, self.plan.purpose)
         if self.kind == "quad":
             return Judged(self._stratum_of_cluster(documents), draw, draw, np.full(n, np.inf))
+        if self.kind == "odis":
+            return self._judge_odis(documents, draw)
         if self.kind == "topk":
             key = -documents.scores[0].astype(np.float64)
             return Judged(np.zeros(n, dtype=np.int64), draw, key, np.full(n, np.inf))
@@ -178,7 +184,7 @@ class Judge:
         """Tokens that each stratum should get; a QuaDMix quota is rounded to a whole number next to it."""
         if self.kind in ("natural", "topk"):
             return [float(budget)]
-        if self.kind == "quad":
+        if self.kind in ("quad", "odis"):
             return [float(quota) for quota in self.cell_quotas]
         if self.kind == "uniform":
             reach = [tokens * self.plan.max_copies for tokens in self.domain_tokens]
@@ -221,6 +227,58 @@ class Judge:
         inside = (documents.cluster >= 0) & (documents.cluster < self.place.shape[1])
         found = self.place[documents.domain, np.where(inside, documents.cluster, 0)]
         return np.where(inside, found, -1)
+
+    def _fit_odis(self, paths: Sequence[Path]) -> None:
+        """Strata are components, or the components of each domain that has documents of them, by name."""
+        fit, within = self.plan.odis, self.plan.domain_quotas
+        assert fit is not None
+        kept = len(fit.components)
+        self.score_sums, counts = ScoreSums(fit), QuantileCounts(kept)
+        for documents in self._read(paths):
+            self.score_sums.add(documents.scores)
+            counts.add_coarse(fit.values(documents.scores), documents.tokens)
+        counts.find_crowded()
+        for documents in self._read(paths):
+            counts.add_single(fit.values(documents.scores), documents.tokens)
+        self.component_quantiles = counts.quantiles()
+        tops = [top_quantile(component.asked, sum(self.domain_tokens)) for component in fit.components]
+        self.census = Census.empty(kept)
+        held = np.zeros((len(self.domains), kept + 1), dtype=np.int64)
+        for documents in self._read(paths):
+            quantiles = self._quantiles(fit.values(documents.scores))
+            component = best_component(quantiles, fit.floor)
+            self.census.add(component, documents.tokens, quantiles >= np.array(tops))
+            np.add.at(held, (documents.domain, component), documents.tokens)  # -1: the last column
+        if within is None:
+            given = fit.quotas(fit.budget, held.sum(axis=0)[:-1].tolist())
+            quotas = {one.name: quota for one, quota in zip(fit.components, given, strict=True)}
+            cells = {(d, k): one.name for d in range(len(self.domains)) for k, one in enumerate(fit.components)}
+        else:
+            quotas, cells = {}, {}
+            for d, domain in enumerate(self.domains):
+                given = fit.quotas(within[domain], held[d, :-1].tolist())
+                for k in np.flatnonzero(held[d, :-1]).tolist():
+                    cells[d, k] = f"{domain} / {fit.components[k].name}"
+                    quotas[cells[d, k]] = given[k]
+        self.strata = sorted(quotas)
+        self.cell_quotas = [quotas[name] for name in self.strata]
+        self.place = np.full((len(self.domains), kept), -1, dtype=np.int64)
+        for cell, name in cells.items():
+            self.place[cell] = self.strata.index(name)
+
+    def _quantiles(self, values: NDArray[np.float32]) -> Ints:
+        return np.stack([one.of(values[:, k]) for k, one in enumerate(self.component_quantiles)], axis=1)
+
+    def _judge_odis(self, documents: Documents, draw: Floats) -> Judged:
+        fit = self.plan.odis
+        assert fit is not None
+        values = fit.values(documents.scores)
+        quantiles = self._quantiles(values)
+        component = best_component(quantiles, fit.floor)
+        own = np.maximum(component, 0)
+        stratum = np.where(component < 0, -1, self.place[documents.domain, own])
+        key = -values[np.arange(len(own)), own].astype(np.float64)
+        return Judged(stratum, draw, key, np.full(len(own), np.inf), quantiles=quantiles / 2.0**30)
 
     def _fit_quadmix(self, paths: Sequence[Path], docs: Sequence[int]) -> None:
         assert self.plan.theta is not None

@@ -178,6 +178,8 @@ class _Comparison:
     def run(self) -> None:
         if not self._check_columns():
             return
+        if self.judge.kind == "odis":
+            self._check_components()  # before the rows, every one of which a wrong component would move
         segments = self._segments()
         for number, path in enumerate(self.paths):
             self._check_annotation_file(path, segments.get(number, []))
@@ -457,13 +459,27 @@ class _Comparison:
 
     def _check_clusters(self) -> None:
         """What the plan says of clusters follows from their benefits and the annotations."""
-        plan, manifest = self.judge.plan, self.manifest
+        plan = self.judge.plan
         assert plan.outcome is not None
         for cluster, name, found, own in plan.outcome.problems(self.judge.cluster_cells):
             self.outcome.add(MANIFEST_NAME, None, None, f"plan.outcome.clusters.{cluster}.{name}", found, own)
-        for domain, quota in (plan.domain_quotas or {}).items():
-            found = manifest.domains[domain].requested if domain in manifest.domains else None
-            if found != quota:
+        self._check_domain_quotas()
+
+    def _check_components(self) -> None:
+        """What the plan says of components follows from the scores."""
+        fit = self.judge.plan.odis
+        assert fit is not None
+        for name, found, own in fit.problems(self.judge.score_sums, self.judge.census):
+            self.outcome.add(MANIFEST_NAME, None, None, f"plan.odis.{name}", found, own)
+        if fit.budget != self.manifest.requested_tokens:
+            self.outcome.add(MANIFEST_NAME, None, None, "plan.odis.budget", fit.budget, self.manifest.requested_tokens)
+        self._check_domain_quotas()
+
+    def _check_domain_quotas(self) -> None:
+        for domain, quota in (self.judge.plan.domain_quotas or {}).items():
+            share = self.manifest.domains.get(domain)
+            if share is None or share.requested != quota:
+                found = None if share is None else share.requested
                 self.outcome.add(MANIFEST_NAME, None, None, f"domains.{domain}.requested", found, quota)
 
     def _check_prefixes(self, quotas: Sequence[int]) -> None:

@@ -123,9 +123,16 @@ class Census:
     shared: NDArray[np.int64]
 
     @staticmethod
-    def of(membership: Membership, batch: DocBatch, n_domains: int, tops: NDArray[np.int64]) -> Census:
-        """tops: (K,) quantile, in units of 2**-30, from which on a document is in a component's top set."""
-        quantiles = membership.quantiles(membership.projection.apply(batch.scores))
+    def of(
+        membership: Membership,
+        batch: DocBatch,
+        values: NDArray[np.float32],
+        n_domains: int,
+        tops: NDArray[np.int64],
+    ) -> Census:
+        """values: (n, K) components of the batch; tops: (K,) quantile, in units of 2**-30, from which on a document is
+        in a component's top set."""
+        quantiles = membership.quantiles(values)
         size = quantiles.shape[1]
         component = membership.component(quantiles)
         cell = batch.domain.astype(np.int64) * (size + 1) + np.where(component < 0, size, component)

@@ -26,13 +26,13 @@ from quadmix.progress import Progress
 from quadmix.search.noise import noise_in_words
 from quadmix.search.result import JOINT, Confirmed, SearchResult
 from quadmix.search.stopping import worth_in_words
-from quadmix.selectors.quad_outcome import Outcome
 from quadmix.selectors.quadmix import params_by_name
 from quadmix.stages import figures
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.page import Page, Section, Table
-from quadmix.stages.quad.outcome_file import quad_outcome
-from quadmix.stages.quad.sections import quad_sections
+from quadmix.stages.selector_sections import selector_sections
+
+_SHOWN_ABOVE = ("strata", "outcome", "odis")  # of the plan, in sections of their own
 
 
 def write_report(
@@ -48,8 +48,8 @@ def write_report(
         ) from missing
     template = resources.files("quadmix.stages").joinpath("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    outcome = quad_outcome(config, manifest)
-    page = make_page(annotated.summary, annotated.record.summary, search, manifest, outcome)
+    chosen = selector_sections(config, manifest)
+    page = make_page(annotated.summary, annotated.record.summary, search, manifest, chosen)
     html = environment.from_string(template).render(vars(page))
     path = Path(config.output) / "report.html"
     write_atomically(path, html.encode("utf-8"))
@@ -62,11 +62,11 @@ def make_page(
     annotations: dict[str, Any],
     search: SearchResult | None,
     manifest: Manifest,
-    outcome: Outcome | None = None,
+    chosen: Sequence[Section] = (),
 ) -> Page:
-    """All of the report's content. outcome: of Quad's bandit, where it selected."""
+    """All of the report's content. chosen: what the selector has to show of itself."""
     sections = [_domains(summary, search, manifest)]
-    sections += [] if outcome is None else quad_sections(outcome)
+    sections += chosen
     shown = _shown_mixture(summary, search, manifest)
     if shown is not None:
         sections += [_curves(*shown), _weights(*shown)]
@@ -87,7 +87,9 @@ def make_page(
         provenance=json.dumps(
             {
                 "config": manifest.config,
-                "plan": {key: value for key, value in manifest.plan.items() if key not in ("strata", "outcome")},
+                "plan": {
+                    key: value for key, value in manifest.plan.items() if key not in ("strata", "outcome", "odis")
+                },
                 "inputs": [vars(entry) for entry in manifest.inputs],
                 "software": manifest.software,
             },

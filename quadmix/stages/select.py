@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -38,7 +38,6 @@ from quadmix.search.constraints import limits_of, violations
 from quadmix.search.result import SearchResult
 from quadmix.selectors.base import SelectionPlan
 from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan
-from quadmix.selectors.quad_plan import quad_plan, quad_plan_within
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.budgeting import find_cuts
 from quadmix.stages.emit import EmitTask, Emitted
@@ -46,9 +45,6 @@ from quadmix.stages.fitting import fit_theta
 from quadmix.stages.records import FileEntry, StageRecord, begin, commit, find, record_digest, stage_fingerprint
 from quadmix.stages.rows import RowReader
 from quadmix.stages.theta_file import read_theta
-
-if TYPE_CHECKING:
-    from quadmix.stages.quad.stage import Measured
 
 PURPOSE = "select"
 # annotation rows that one task of a pass reads, whole files: also about the rows a manifest part is made from
@@ -66,6 +62,21 @@ class Choice:
     provenance: str | None = None  # of a theta from a file; the manifest's plan says it
 
 
+class Measured(Protocol):
+    """What a selector's own stage found out about the pool: a plan, with or without the domain quotas of a mixture."""
+
+    @property
+    def digest(self) -> str:
+        """Of the stage's record."""
+        ...
+
+    def alone(self) -> SelectionPlan: ...
+
+    def within(self, domain_quotas: Sequence[int]) -> SelectionPlan:
+        """domain_quotas: tokens of the pool's domains, by index."""
+        ...
+
+
 def select(
     config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated, search: SearchResult | None
 ) -> Manifest:
@@ -76,11 +87,7 @@ def select(
     root = Path(config.output)
     choice = choose(config, search)
     progress.say(f"select: {choice.why}")
-    measured = None
-    if config.select.selector == "quad":
-        from quadmix.stages.quad.stage import measure
-
-        measured = measure(config, engine, progress, annotated)
+    measured = _measured(config, engine, progress, annotated)
     parts = _identity(config, annotated, choice, measured)
     reuse = find(root, "select", parts)
     progress.say(reuse.why)
@@ -103,6 +110,19 @@ def select(
     return published
 
 
+def _measured(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> Measured | None:
+    """What the selector's stage finds, None where the mixture alone decides."""
+    if config.select.selector == "quad":
+        from quadmix.stages.quad.stage import measure
+
+        return measure(config, engine, progress, annotated)
+    if config.select.selector == "odis":
+        from quadmix.stages.odis.stage import measure as fit
+
+        return fit(config, engine, progress, annotated)
+    return None
+
+
 def choose(config: RunConfig, search: SearchResult | None) -> Choice:
     """The mixture that the config asks for; `winner` and `proposal` come from the search."""
     wanted = config.select
@@ -112,7 +132,7 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
     if wanted.mixture == "theta":
         return Choice("quadmix", "the theta of the config", theta=wanted.theta)
     if wanted.mixture == "free":
-        return Choice("free", "clusters alone decide, as the config says")
+        return Choice("free", f"{wanted.selector} alone decides, as the config says")
     if wanted.mixture in ("natural", "uniform", "topk"):
         free = "; mixture.constraints do not bind it" if config.mixture.constraints.bounds_shares else ""
         return Choice(wanted.mixture, f"{wanted.mixture}, as the config says{free}", criterion=wanted.criterion)
@@ -145,7 +165,7 @@ def _identity(
     config: RunConfig, annotated: Annotated, choice: Choice, measured: Measured | None = None
 ) -> dict[str, str]:
     return {
-        **({} if measured is None else {"quad": measured.digest}),
+        **({} if measured is None else {config.select.selector: measured.digest}),
         "version": __version__,
         "annotations": record_digest(annotated.record),
         "config.mixture": config.mixture.model_dump_json(exclude={"space"}),
@@ -170,13 +190,12 @@ def make_plan(
     choice: Choice,
     measured: Measured | None = None,
 ) -> SelectionPlan:
-    """Fit the chosen mixture, and Quad's clusters within it; BudgetError when it cannot meet the budget."""
+    """Fit the chosen mixture, and what was measured within it; BudgetError when it cannot meet the budget."""
     summary, mixture = annotated.summary, config.mixture
     if measured is not None:
         if choice.kind == "free":
-            return quad_plan(measured.outcome)
-        quotas = domain_quotas(config, make_plan(config, engine, groups, annotated, choice), annotated)
-        return quad_plan_within(measured.outcome, summary.domains, quotas, measured.table.tokens_by_domain())
+            return measured.alone()
+        return measured.within(domain_quotas(config, make_plan(config, engine, groups, annotated, choice), annotated))
     if choice.kind == "natural":
         return natural_plan(summary.tokens, mixture.budget, mixture.max_copies)
     if choice.kind == "uniform":
@@ -300,7 +319,7 @@ def manifest_of(config: RunConfig, annotated: Annotated, record: StageRecord) ->
     plan = dict(summary["plan"])
     part_tokens = plan.pop("tokens_of_parts")
     by_domain = plan["kind"] in ("quadmix", "uniform")
-    inside = plan.get("domain_quotas") or {}  # Quad's, where it selects inside the quotas of domains
+    inside = plan.get("domain_quotas") or {}  # of a selector inside the quotas of domains
     domains = {
         name: Share(
             requested=plan["strata"][name]["quota"] if by_domain and name in plan["strata"] else inside.get(name),

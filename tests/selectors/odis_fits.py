@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -66,9 +67,10 @@ def fit(
     weights = asked.weights(fitted)
     wanted = asked_tokens(weights, budget)
     tops = top_quantiles(wanted, int(batch.n_tokens.sum()))
-    census = Census.of(membership, pieces[0], len(DOMAINS), tops)
-    for piece in pieces[1:]:
-        census = Census.of(membership, piece, len(DOMAINS), tops).merge(census)
+    found = [
+        Census.of(membership, piece, value, len(DOMAINS), tops) for piece, value in zip(pieces, values, strict=True)
+    ]
+    census = reduce(Census.merge, found)
     outcome = outcome_of(asked, fitted, wanted, weights, census)
     if domain_quotas is None:
         return odis_plan(membership, outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from quadmix.search.journal import Journal
 from quadmix.selectors.quad import BanditSettings
 from quadmix.selectors.quad_arms import Arms
 from quadmix.selectors.quad_outcome import Outcome
+from quadmix.selectors.quad_plan import QuadPlan, quad_plan, quad_plan_within
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.quad.cluster_table import ClusterTable, cluster_table
 from quadmix.stages.quad.curvature import quad_vectors
@@ -46,6 +48,14 @@ class Measured:
     outcome: Outcome
     table: ClusterTable
     digest: str
+
+    def alone(self) -> QuadPlan:
+        """Clusters of the whole pool fill the budget."""
+        return quad_plan(self.outcome)
+
+    def within(self, domain_quotas: Sequence[int]) -> QuadPlan:
+        """They fill given tokens of each domain."""
+        return quad_plan_within(self.outcome, self.table.domains, domain_quotas, self.table.tokens_by_domain())
 
 
 def measure(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> Measured:

@@ -26,6 +26,7 @@ from quadmix.stages.quad.outcome_file import quad_outcome
 from quadmix.stages.quad.store import PURPOSE, quad_store, read_places
 from quadmix.stages.report import make_page
 from quadmix.stages.select import select
+from quadmix.stages.selector_sections import selector_sections
 from tests.stages.inline_engine import InlineEngine
 from tests.stages.quad.quad_runs import DOCS, quad_values, run_quad, some_documents, write_pool
 
@@ -86,8 +87,8 @@ def test_a_document_is_explained_by_its_cluster(done: Any) -> None:
 
 def test_the_report_draws_clusters_and_rounds(done: Any) -> None:
     config, annotated, manifest = done
-    outcome = quad_outcome(config, manifest)
-    page = make_page(annotated.summary, annotated.record.summary, None, manifest, outcome)
+    chosen = selector_sections(config, manifest)
+    page = make_page(annotated.summary, annotated.record.summary, None, manifest, chosen)
     sections = {section.id: section for section in page.sections}
     assert "<svg" in sections["clusters"].figure
     assert "<svg" in sections["rounds"].figure
