@@ -484,8 +484,8 @@ class OdisConfig(Section):
     quality_dimensions: those whose loadings sum to more than 0 in every component, all where none is named.
     components: at most; explained_variance: share of the variance that enough components explain. shares: of the
     budget, `equal`, in proportion to `explained_variance`, or a list of weights, one a component. floor: least quantile
-    in the first component of what is admitted through another one; null: none. examples: documents shown at either end
-    of each component.
+    in the first component of what is admitted through another one (below it a document belongs to the first); null:
+    none. examples: documents shown at either end of each component.
     """
 
     dimensions: tuple[Name, ...] = ()

@@ -184,18 +184,21 @@ def _with_component(document: Explanation, plan: Plan, judged: Judged) -> Explan
     assert fit is not None
     assert judged.quantiles is not None
     quantiles = dict(zip((one.name for one in fit.components), judged.quantiles[0].tolist(), strict=True))
-    best = max(quantiles, key=quantiles.__getitem__)
-    document = replace(document, component=best, quantiles=quantiles)
-    text = f"It belongs to {best}: {quantiles[best]:.4f} is its highest quantile (1 is best)"
-    if document.stratum is None:
-        low = f"its quantile {quantiles['PC1']:.4f} in PC1 is below the floor {fit.floor:g}"
-        return replace(document, why=f"Not selected: {text[0].lower()}{text[1:]}, but {low}.")
+    assert document.stratum is not None
+    own, best = document.stratum.rpartition(" / ")[2], max(quantiles, key=quantiles.__getitem__)
+    document = replace(document, component=own, quantiles=quantiles)
+    text = f"It belongs to {own}: {quantiles[best]:.4f} is its highest quantile (1 is best)"
+    if own != best:
+        text = (
+            f"Its highest quantile is {quantiles[best]:.4f} in {best} (1 is best), but that in {own}, "
+            f"{quantiles[own]:.4f}, is below the floor {fit.floor:g}, so it belongs to {own}"
+        )
     largest = sorted(
-        zip(fit.dimensions, next(one for one in fit.components if one.name == best).loadings, strict=True),
+        zip(fit.dimensions, next(one for one in fit.components if one.name == own).loadings, strict=True),
         key=lambda pair: -abs(pair[1]),
     )[:_LOADINGS_SHOWN]
     named = ", ".join(f"{dimension.name} {loading:+.2f}" for dimension, loading in largest)
-    return replace(document, why=f"{_why(document, plan)} {text}. {best} goes most with {named}.")
+    return replace(document, why=f"{_why(document, plan)} {text}. {own} goes most with {named}.")
 
 
 def _why(document: Explanation, plan: Plan) -> str:

@@ -116,7 +116,7 @@ class Fit(BaseModel):
         wanted: dict[str, tuple[Any, Any]] = {
             "documents": (self.documents, sums.n),
             "tokens": (self.tokens, census.pool_tokens),
-            "below_floor": (self.below_floor, [int(census.documents[-1]), int(census.tokens[-1])]),
+            "below_floor": (self.below_floor, census.moved.tolist()),
         }
         shares = [component.share for component in self.components]
         for k, (component, asked) in enumerate(zip(self.components, whole_shares(shares, self.budget), strict=True)):
@@ -245,25 +245,29 @@ class Quantiles:
 
 @dataclass
 class Census:
-    """documents, tokens: (K + 1,), the last of what the floor leaves out; shared: (K, K) tokens of two top sets."""
+    """documents, tokens: (K,); moved: (2,) documents and tokens that the floor moves to the first component; shared:
+    (K, K) tokens of two top sets."""
 
     documents: Ints
     tokens: Ints
+    moved: Ints
     shared: Ints
 
     @staticmethod
     def empty(kept: int) -> Census:
-        return Census(*(np.zeros(shape, dtype=np.int64) for shape in ((kept + 1,), (kept + 1,), (kept, kept))))
+        return Census(*(np.zeros(shape, dtype=np.int64) for shape in ((kept,), (kept,), (2,), (kept, kept))))
 
     @property
     def pool_tokens(self) -> int:
         return int(self.tokens.sum())
 
-    def add(self, component: Ints, tokens: Ints, inside: NDArray[np.bool_]) -> None:
-        """component: (n,), -1 for what the floor leaves out; inside: (n, K) whether in each top set."""
-        place = np.where(component < 0, len(self.tokens) - 1, component)
-        np.add.at(self.documents, place, 1)
-        np.add.at(self.tokens, place, tokens)
+    def add(self, component: Ints, quantiles: Ints, tokens: Ints, tops: Sequence[int]) -> None:
+        """component: (n,); quantiles: (n, K) in units of 2**-30; tops: (K,) `top_quantile`."""
+        np.add.at(self.documents, component, 1)
+        np.add.at(self.tokens, component, tokens)
+        moved = quantiles[np.arange(len(component)), component] < quantiles.max(axis=1)
+        self.moved += [int(moved.sum()), int(tokens[moved].sum())]
+        inside = quantiles >= np.array(tops)
         for row in range(inside.shape[1]):
             for column in range(inside.shape[1]):
                 self.shared[row, column] += int(tokens[inside[:, row] & inside[:, column]].sum())
@@ -275,9 +279,9 @@ def top_quantile(asked: int, pool_tokens: int) -> int:
 
 
 def best_component(quantiles: Ints, floor: float | None) -> Ints:
-    """(n,) the first component of highest quantile in (n, K); -1 where it is a later one and the first one's quantile
-    is below the floor."""
+    """(n,) the first component of highest quantile in (n, K); the first of all where its quantile is below the
+    floor."""
     best = np.zeros(len(quantiles), dtype=np.int64)
     for k in range(1, quantiles.shape[1]):
         best[quantiles[:, k] > quantiles[np.arange(len(best)), best]] = k
-    return np.where((best > 0) & (quantiles[:, 0] < round((floor or 0.0) * _UNIT)), -1, best)
+    return np.where(quantiles[:, 0] < round((floor or 0.0) * _UNIT), 0, best)

@@ -243,21 +243,21 @@ class Judge:
         self.component_quantiles = counts.quantiles()
         tops = [top_quantile(component.asked, sum(self.domain_tokens)) for component in fit.components]
         self.census = Census.empty(kept)
-        held = np.zeros((len(self.domains), kept + 1), dtype=np.int64)
+        held = np.zeros((len(self.domains), kept), dtype=np.int64)
         for documents in self._read(paths):
             quantiles = self._quantiles(fit.values(documents.scores))
             component = best_component(quantiles, fit.floor)
-            self.census.add(component, documents.tokens, quantiles >= np.array(tops))
-            np.add.at(held, (documents.domain, component), documents.tokens)  # -1: the last column
+            self.census.add(component, quantiles, documents.tokens, tops)
+            np.add.at(held, (documents.domain, component), documents.tokens)
         if within is None:
-            given = fit.quotas(fit.budget, held.sum(axis=0)[:-1].tolist())
+            given = fit.quotas(fit.budget, held.sum(axis=0).tolist())
             quotas = {one.name: quota for one, quota in zip(fit.components, given, strict=True)}
             cells = {(d, k): one.name for d in range(len(self.domains)) for k, one in enumerate(fit.components)}
         else:
             quotas, cells = {}, {}
             for d, domain in enumerate(self.domains):
-                given = fit.quotas(within[domain], held[d, :-1].tolist())
-                for k in np.flatnonzero(held[d, :-1]).tolist():
+                given = fit.quotas(within[domain], held[d].tolist())
+                for k in np.flatnonzero(held[d]).tolist():
                     cells[d, k] = f"{domain} / {fit.components[k].name}"
                     quotas[cells[d, k]] = given[k]
         self.strata = sorted(quotas)
@@ -275,10 +275,9 @@ class Judge:
         values = fit.values(documents.scores)
         quantiles = self._quantiles(values)
         component = best_component(quantiles, fit.floor)
-        own = np.maximum(component, 0)
-        stratum = np.where(component < 0, -1, self.place[documents.domain, own])
-        key = -values[np.arange(len(own)), own].astype(np.float64)
-        return Judged(stratum, draw, key, np.full(len(own), np.inf), quantiles=quantiles / 2.0**30)
+        key = -values[np.arange(len(draw)), component].astype(np.float64)
+        stratum = self.place[documents.domain, component]
+        return Judged(stratum, draw, key, np.full(len(draw), np.inf), quantiles=quantiles / 2.0**30)
 
     def _fit_quadmix(self, paths: Sequence[Path], docs: Sequence[int]) -> None:
         assert self.plan.theta is not None

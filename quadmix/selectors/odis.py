@@ -3,8 +3,8 @@
 Scores are standardised, their correlation matrix is taken apart (`core.components`), and every document is projected
 onto the K components that are kept. A document belongs to the component in which its token-weighted quantile is
 highest (ties to the first), so the strata are disjoint, and each is filled to a quota of its own: one threshold on
-all components together would be decided by the first alone. A document that belongs to a later component needs a
-quantile of at least the floor in the first one, else it is left out. Inside a stratum the largest component comes
+all components together would be decided by the first alone. A later component admits no document whose quantile in the
+first one is below the floor: such a document belongs to the first, among its last. In a stratum the largest values come
 first.
 
 Components and quantiles are of the whole pool, also inside another mixture's domain quotas: there each domain's quota
@@ -88,9 +88,9 @@ class Membership:
         return found
 
     def component(self, quantiles: NDArray[np.int32]) -> NDArray[np.int32]:
-        """(n,) index of the component, -1 for what the floor leaves out."""
+        """(n,) index of the component."""
         best: NDArray[np.int32] = np.argmax(quantiles, axis=1).astype(np.int32)  # the first of equal ones
-        best[(best > 0) & (quantiles[:, 0] < self.floor)] = -1
+        best[quantiles[:, 0] < self.floor] = 0
         return best
 
 
@@ -115,12 +115,19 @@ def component_histograms(values: NDArray[np.float32], tokens: NDArray[np.int64])
 
 @dataclass(frozen=True)
 class Census:
-    """Who belongs where. documents, tokens: (n_domains, K + 1) int64, the last column what the floor leaves out;
-    shared: (K, K) int64 tokens in two independent top sets, the diagonal one set's own."""
+    """Who belongs where. documents, tokens: (n_domains, K) int64; moved: (2,) documents and tokens that belong to the
+    first component because of the floor; shared: (K, K) int64 tokens in two independent top sets, the diagonal one
+    set's own."""
 
     documents: NDArray[np.int64]
     tokens: NDArray[np.int64]
+    moved: NDArray[np.int64]
     shared: NDArray[np.int64]
+
+    @staticmethod
+    def empty(n_domains: int, components: int) -> Census:
+        table = np.zeros((n_domains, components), dtype=np.int64)
+        return Census(table, table, np.zeros(2, dtype=np.int64), np.zeros((components, components), dtype=np.int64))
 
     @staticmethod
     def of(
@@ -135,8 +142,9 @@ class Census:
         quantiles = membership.quantiles(values)
         size = quantiles.shape[1]
         component = membership.component(quantiles)
-        cell = batch.domain.astype(np.int64) * (size + 1) + np.where(component < 0, size, component)
-        shape = (n_domains, size + 1)
+        moved = component != np.argmax(quantiles, axis=1)
+        cell = batch.domain.astype(np.int64) * size + component
+        shape = (n_domains, size)
         documents = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
         tokens = np.bincount(cell, weights=batch.n_tokens, minlength=shape[0] * shape[1]).reshape(shape)
         inside = quantiles >= tops
@@ -144,10 +152,14 @@ class Census:
         for i in range(size):
             for j in range(i + 1):
                 shared[i, j] = shared[j, i] = int(batch.n_tokens[inside[:, i] & inside[:, j]].sum())
-        return Census(documents.astype(np.int64), tokens.astype(np.int64), shared)
+        by_floor = np.array([moved.sum(), batch.n_tokens[moved].sum()], dtype=np.int64)
+        return Census(documents.astype(np.int64), tokens.astype(np.int64), by_floor, shared)
 
     def merge(self, other: Census) -> Census:
-        return Census(self.documents + other.documents, self.tokens + other.tokens, self.shared + other.shared)
+        return Census(
+            self.documents + other.documents, self.tokens + other.tokens, self.moved + other.moved,
+            self.shared + other.shared,
+        )  # fmt: skip
 
 
 def top_quantiles(asked: NDArray[np.int64], pool_tokens: int) -> NDArray[np.int64]:
@@ -175,7 +187,7 @@ def outcome_of(
     return Outcome(
         int(asked.sum()), int(documents.sum()), int(tokens.sum()), dimensions,
         tuple(_floats(row) for row in fitted.correlation), _floats(fitted.eigenvalues), rules.explained_variance,
-        rules.most_components, components, rules.floor, (int(documents[-1]), int(tokens[-1])),
+        rules.most_components, components, rules.floor, (int(census.moved[0]), int(census.moved[1])),
     )  # fmt: skip
 
 
@@ -223,11 +235,12 @@ class OdisPlan:
     def stratum(self, batch: DocBatch) -> NDArray[np.int32]:
         component = self._component(batch)
         domain = batch.domain if self.domain_quotas else np.zeros(len(batch), dtype=np.int32)
-        return np.where(component < 0, np.int32(-1), self.place[domain, component])
+        found: NDArray[np.int32] = self.place[domain, component]
+        return found
 
     def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
         values, component = self._values(batch), self._component(batch)
-        return -values[np.arange(len(batch)), np.maximum(component, 0)].astype(np.float64)
+        return -values[np.arange(len(batch)), component].astype(np.float64)
 
     def step(self, batch: DocBatch) -> NDArray[np.float64]:
         return np.full(len(batch), np.inf)
@@ -262,13 +275,13 @@ def odis_plan_within(
     domain_quotas: Sequence[int],
     tokens: NDArray[np.int64],
 ) -> OdisPlan:
-    """Components inside given domain quotas. domains: the pool's names, by index; tokens: (n_domains, K or more) of
+    """Components inside given domain quotas. domains: the pool's names, by index; tokens: (n_domains, K) of
     each component in each domain. Raises BudgetError for a domain that holds less than its quota."""
     size = len(outcome.components)
     cells, quota_of = [], {}
     for d, (domain, quota) in enumerate(zip(domains, domain_quotas, strict=True)):
-        found = _quotas(outcome, f"domain {domain!r}", int(quota), tokens[d, :size])
-        for k in np.flatnonzero(tokens[d, :size]).tolist():
+        found = _quotas(outcome, f"domain {domain!r}", int(quota), tokens[d])
+        for k in np.flatnonzero(tokens[d]).tolist():
             cells.append((f"{domain}{JOIN}{component_name(k)}", d, k))
             quota_of[d, k] = found[k]
     cells.sort()
@@ -286,14 +299,10 @@ def _quotas(outcome: Outcome, where: str, budget: int, room: NDArray[np.int64]) 
     shares = np.array([component.share for component in outcome.components])
     held = int(room[shares > 0].sum())
     if budget > held:
-        floor = (
-            f" (odis.floor {outcome.floor:g} leaves out {outcome.below_floor[1]:,} of the pool's {outcome.tokens:,})"
-            if outcome.floor
-            else ""
-        )
         raise BudgetError(
-            f"odis: {where} has a quota of {budget:,} tokens and its components hold {held:,}{floor}; each document is "
-            "taken once. Lower the budget or odis.floor, or cap the domain's repeats at 1 (mixture.max_copies: 1)"
+            f"odis: {where} has a quota of {budget:,} tokens, its components that have a share hold {held:,}, and each "
+            "document is taken once. Lower the budget, give every component a share, or cap the domain's repeats at 1 "
+            "(mixture.max_copies: 1)"
         )
     return tuple(map(int, capped_shares(shares, budget, room)))
 

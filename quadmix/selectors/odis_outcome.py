@@ -62,7 +62,7 @@ class ComponentOutcome:
 class Outcome:
     """documents, tokens: of the pool. correlation: (D, D); eigenvalues: (D,). floor: quantile of the first component
     below which no document is admitted through another one, None: there is none; below_floor: documents and tokens
-    that it leaves out."""
+    that belong to the first component for that reason, counted there."""
 
     budget: int
     documents: int
@@ -91,11 +91,6 @@ class Outcome:
             np.array([dimension.mean for dimension in self.dimensions]),
             np.array([component.weights for component in self.components]),
         )
-
-    @property
-    def eligible_tokens(self) -> int:
-        """Of the components that have a share of the budget."""
-        return sum(component.tokens for component in self.components if component.share > 0)
 
     @property
     def collinear(self) -> tuple[tuple[str, str, float], ...]:

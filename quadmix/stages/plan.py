@@ -54,6 +54,7 @@ _LABEL_SECONDS = {"column": 0.0, "linear": 0.09, "clusters": 0.06, "embeddings":
 _EMBED_SECONDS = {"lsa": 0.0, "model2vec": 0.4, "sentence_transformers": 20.0}
 _LEARNERS = (LinearScorerConfig, LinearDomainConfig, ClusterDomainConfig, EmbeddingClustersConfig)
 _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clusters learn from
+_ODIS_SECONDS = 4e-7  # per document and dimension: four passes over the annotated scores
 _READ_SECONDS = 0.1  # to decode, check, hash and write
 _PROBE_STEPS = 12
 
@@ -114,7 +115,8 @@ def make_estimate(config: RunConfig) -> Estimate:
     if done is not None:
         documents, tokens = int(done.summary["ok_docs"]), int(done.summary["ok_tokens"])
     quad = config.select.selector == "quad"
-    cap = 1 if quad else config.mixture.max_copies
+    # clusters and components give each document once
+    cap = config.mixture.max_copies if config.select.selector == "mixture" else 1
     if config.mixture.budget > tokens * cap:
         problems.append(
             f"mixture.budget: asked {config.mixture.budget:,} tokens, the pool holds "
@@ -134,6 +136,8 @@ def make_estimate(config: RunConfig) -> Estimate:
             seconds["search"] = proxy_tokens * _proxy_seconds(config) / workers
     if quad and not problems:
         seconds["quad"] = _quad_seconds(config, seen, documents, workers)
+    if config.select.selector == "odis":
+        seconds["odis"] = documents * _ODIS_SECONDS * len(config.odis.dimensions) / workers + 1.0
     seconds["select"] = documents * 4e-6 / workers + 1.0
     return Estimate(
         tuple(problems), inventory.warnings, len(inventory.files), len(units),

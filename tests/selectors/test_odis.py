@@ -71,28 +71,25 @@ def test_the_selection_is_the_literal_one(seed: int, share: float, floor: float 
     held = np.bincount(batch.domain, weights=batch.n_tokens, minlength=3)
     budget = max(int(share * held.sum()), 1)
     quotas = whole_shares(held, budget).tolist() if within else None
-    try:
-        plan = fit(batch, rules(floor=floor, explained_variance=0.95), budget, domain_quotas=quotas)
-    except BudgetError:
-        assert floor is not None
-        return
+    plan = fit(batch, rules(floor=floor, explained_variance=0.95), budget, domain_quotas=quotas)
     kept = len(plan.outcome.components)
     values = literal_components(batch, kept)
     np.testing.assert_allclose(plan.membership.projection.apply(batch.scores), values, atol=2e-5)
     values = plan.membership.projection.apply(batch.scores).astype(np.float64)  # from here on the last bits matter
     quantiles = literal_quantiles(values, batch.n_tokens)
     component = quantiles.argmax(axis=1)
-    out = (component > 0) & (quantiles[:, 0] < (floor or 0.0))
+    moved = (component > 0) & (quantiles[:, 0] < (floor or 0.0))
+    component[moved] = 0
     cells = zip(batch.domain, component, strict=True)
     names = [f"{DOMAINS[d]} / PC{k + 1}" if within else f"PC{k + 1}" for d, k in cells]
-    stratum = np.array([-1 if o else plan.strata.index(name) for o, name in zip(out, names, strict=True)])
+    stratum = np.array([plan.strata.index(name) for name in names])
     assert plan.stratum(batch).tolist() == stratum.tolist()
-    assert plan.outcome.below_floor == (out.sum(), batch.n_tokens[out].sum())
+    assert plan.outcome.below_floor == (moved.sum(), batch.n_tokens[moved].sum())
     copies = select(plan, batch, draws(batch))
     if all(quota < batch.n_tokens[stratum == index].sum() for index, quota in plan.quotas.items()):
         assert set(np.flatnonzero(copies).tolist()) == literal_choice(plan, batch, values, stratum)
     for index, found in enumerate(plan.outcome.components):
-        mine = (component == index) & ~out
+        mine = component == index
         assert (found.documents, found.tokens) == (mine.sum(), batch.n_tokens[mine].sum())
         for other in range(kept):
             tops = [quantiles[:, k] >= 1 - plan.outcome.components[k].asked / held.sum() for k in (index, other)]
@@ -162,14 +159,18 @@ def test_a_component_that_holds_too_little_gives_all_and_says_so() -> None:
     assert abs(int((copies * batch.n_tokens).sum()) - plan.outcome.budget) <= batch.n_tokens.max() / 2
 
 
-def test_a_budget_that_the_floor_makes_impossible_is_refused_with_its_numbers() -> None:
+def test_a_budget_that_cannot_be_met_is_refused_with_its_numbers() -> None:
     batch = made_up(5, 400)
     total = int(batch.n_tokens.sum())
-    with pytest.raises(BudgetError, match=rf"the pool has a quota of {total:,} tokens.*floor 0.9 leaves out"):
-        fit(batch, rules(floor=0.9, explained_variance=0.95), total)
-    assert fit(batch, rules(floor=None, explained_variance=0.95), total).outcome.below_floor == (0, 0)
+    everything = fit(batch, rules(floor=0.9, explained_variance=0.95), total)
+    assert select(everything, batch, draws(batch)).all()
+    unshared = rules(shares=(0.0, 1.0), most_components=2, explained_variance=1.0)
+    with pytest.raises(
+        BudgetError, match=rf"the pool has a quota of {total:,} tokens, its components"
+    ):
+        fit(batch, unshared, total)
     with pytest.raises(BudgetError, match="domain 'code' has a quota"):
-        fit(batch, rules(floor=None), 10, domain_quotas=[0, total, 0])
+        fit(batch, rules(), 10, domain_quotas=[0, total, 0])
 
 
 def test_shares_are_weights_and_their_number_is_checked() -> None:

@@ -28,7 +28,7 @@ def write_fit(
     tokens: NDArray[np.int64],
     ends: tuple[ComponentEnds, ...],
 ) -> None:
-    """tokens: (n_domains, K + 1), the last column what the floor leaves out."""
+    """tokens: (n_domains, K) of each component in each domain."""
     _write_json(directory / OUTCOME_FILE, outcome.to_json())
     _write_json(directory / EXAMPLES_FILE, [asdict(one) for one in ends])
     save_score_maps(str(directory / MAPS_FILE), maps)

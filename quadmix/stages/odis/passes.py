@@ -92,8 +92,7 @@ class TakeCensus:
     def __call__(self, paths: Sequence[str]) -> tuple[Census, Ends]:
         membership = self.membership.get()
         size, domains = len(membership.lookups), len(self.reader.domains)
-        zeros = np.zeros((domains, size + 1), dtype=np.int64)
-        total = Census(zeros, zeros, np.zeros((size, size), dtype=np.int64)), Ends.empty(size, self.examples)
+        total = Census.empty(domains, size), Ends.empty(size, self.examples)
         tops = np.array(self.tops, dtype=np.int64)
         for path in paths:
             for batch, _ in self.reader.batches(path):

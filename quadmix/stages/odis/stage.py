@@ -45,7 +45,7 @@ from quadmix.stages.select import packs
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the stage found, ready to be made a plan. tokens: (n_domains, K + 1) of each component in each domain."""
+    """What the stage found, ready to be made a plan. tokens: (n_domains, K) of each component in each domain."""
 
     outcome: Outcome
     membership: Membership
