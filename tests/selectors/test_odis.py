@@ -165,9 +165,7 @@ def test_a_budget_that_cannot_be_met_is_refused_with_its_numbers() -> None:
     everything = fit(batch, rules(floor=0.9, explained_variance=0.95), total)
     assert select(everything, batch, draws(batch)).all()
     unshared = rules(shares=(0.0, 1.0), most_components=2, explained_variance=1.0)
-    with pytest.raises(
-        BudgetError, match=rf"the pool has a quota of {total:,} tokens, its components"
-    ):
+    with pytest.raises(BudgetError, match=rf"the pool has a quota of {total:,} tokens, its components"):
         fit(batch, unshared, total)
     with pytest.raises(BudgetError, match="domain 'code' has a quota"):
         fit(batch, rules(), 10, domain_quotas=[0, total, 0])

@@ -59,8 +59,8 @@ def _strata(outcome: Outcome, manifest: Manifest) -> Section:
     text = "A document belongs to the component in which its token-weighted quantile is highest."
     if outcome.floor:
         text += (
-            f" {outcome.below_floor[0]:,} documents ({outcome.below_floor[1]:,} tokens) have it in a later component but"
-            f" lie below {outcome.floor:g} in PC1: they count as documents of PC1, where they come last."
+            f" {outcome.below_floor[0]:,} documents ({outcome.below_floor[1]:,} tokens) have it in a later component"
+            f" but lie below {outcome.floor:g} in PC1: they count as documents of PC1, where they come last."
         )
     return Section("components", "ODiS: what each component gives", text, "", (Table(header, rows),))
 
