@@ -138,6 +138,23 @@ class HeuristicScorerConfig(Section):
     outputs: tuple[str, ...] = ("heuristic_quality",)
 
 
+class ProseScorerConfig(Section):
+    """Difficulty and density of running text; `outputs` picks from `scorers.prose.OUTPUTS`."""
+
+    kind: Literal["prose"]
+    outputs: tuple[str, ...] = ("reading_grade", "clause_depth", "fact_density", "lexical_density")
+
+
+class RarityScorerConfig(Section):
+    """How rare a document's words are, in bits, by their frequencies in a sample of the pool, or in `model`."""
+
+    kind: Literal["rarity"]
+    name: Name = "word_rarity"
+    model: str | None = None
+    buckets: Annotated[int, Field(ge=2**8, le=2**26)] = 2**18
+    sample_docs: Count = 20_000
+
+
 class LinearScorerConfig(Section):
     """A linear classifier on hashed n-grams: trained from positives (DCLM recipe), or loaded from `model`.
 
@@ -245,7 +262,12 @@ class EmbeddingClustersConfig(Section):
 
 
 ScorerConfig = Annotated[
-    ColumnScorerConfig | HeuristicScorerConfig | LinearScorerConfig | PerplexityScorerConfig,
+    ColumnScorerConfig
+    | HeuristicScorerConfig
+    | ProseScorerConfig
+    | RarityScorerConfig
+    | LinearScorerConfig
+    | PerplexityScorerConfig,
     Field(discriminator="kind"),
 ]
 DomainConfig = Annotated[

@@ -31,7 +31,9 @@ from quadmix.config import (
     PerplexityScorerConfig,
     PoolConfig,
     PretrainedEmbedderConfig,
+    ProseScorerConfig,
     QuadConfig,
+    RarityScorerConfig,
     ScorerConfig,
     SearchConfig,
     SelectConfig,
@@ -64,7 +66,7 @@ def produced_criteria(scorers: Iterable[ScorerConfig]) -> list[tuple[int, str]]:
 def _outputs(scorer: ScorerConfig) -> tuple[str, ...]:
     if isinstance(scorer, ColumnScorerConfig):
         return tuple(scorer.columns)
-    if isinstance(scorer, HeuristicScorerConfig):
+    if isinstance(scorer, HeuristicScorerConfig | ProseScorerConfig):
         return scorer.outputs
     return (scorer.name,)
 
@@ -107,8 +109,8 @@ def _references(annotate: AnnotateConfig, targets: Targets) -> Iterator[Problem]
 
 def _scorer_details(annotate: AnnotateConfig) -> Iterator[Problem]:
     for index, scorer in enumerate(annotate.scorers):
-        if isinstance(scorer, HeuristicScorerConfig):
-            yield from _heuristic_outputs(scorer, ("annotate", "scorers", index, "outputs"))
+        if isinstance(scorer, HeuristicScorerConfig | ProseScorerConfig):
+            yield from _measured_outputs(scorer, ("annotate", "scorers", index, "outputs"))
         if not isinstance(scorer, ColumnScorerConfig):
             continue
         path: Path = ("annotate", "scorers", index)
@@ -122,12 +124,13 @@ def _scorer_details(annotate: AnnotateConfig) -> Iterator[Problem]:
                 yield (*path, "ranges", name), f"found [{low}, {high}], wanted the smaller bound first"
 
 
-def _heuristic_outputs(scorer: HeuristicScorerConfig, path: Path) -> Iterator[Problem]:
-    from quadmix.scorers.heuristics import OUTPUTS  # brings pyarrow, which most configs do not need to be checked
+def _measured_outputs(scorer: HeuristicScorerConfig | ProseScorerConfig, path: Path) -> Iterator[Problem]:
+    from quadmix.scorers import heuristics, prose  # bring pyarrow, which most configs do not need to be checked
 
+    known = heuristics.OUTPUTS if isinstance(scorer, HeuristicScorerConfig) else prose.OUTPUTS
     for entry, name in enumerate(scorer.outputs):
-        if name not in OUTPUTS:
-            yield (*path, entry), _unknown(name, OUTPUTS, "a signal of the heuristics")
+        if name not in known:
+            yield (*path, entry), _unknown(name, known, f"a signal of the {scorer.kind} scorer")
         elif name in scorer.outputs[:entry]:
             yield (*path, entry), f"found {name!r} a second time, wanted each signal once"
 
@@ -376,7 +379,7 @@ def _named_paths(annotate: AnnotateConfig, targets: Targets, tokenizer: Tokenize
     if tokenizer is not None:
         yield ("tokenizer", "path"), tokenizer.path
     for index, scorer in enumerate(annotate.scorers):
-        if isinstance(scorer, LinearScorerConfig | PerplexityScorerConfig):
+        if isinstance(scorer, LinearScorerConfig | RarityScorerConfig | PerplexityScorerConfig):
             yield from _model_paths(scorer, ("annotate", "scorers", index))
     if not isinstance(annotate.domains, ColumnDomainConfig | ClusterDomainConfig):
         yield from _model_paths(annotate.domains, ("annotate", "domains"))

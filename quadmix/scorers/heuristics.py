@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -38,8 +37,8 @@ from quadmix.scorers.text_layout import (
     Bool,
     Int,
     Layout,
+    index_in,
     layouts,
-    text_hash,
 )
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -238,7 +237,7 @@ def _word_signals(layout: Layout) -> dict[str, Values]:
 def _order_signals(layout: Layout) -> dict[str, Values]:
     words = layout.words
     word_hash = layout.hash(words)
-    stop = _index_in(word_hash, STOP_WORDS)
+    stop = index_in(word_hash, STOP_WORDS)
     seen = np.zeros((len(words.count), len(STOP_WORDS)), dtype=bool)
     known = stop >= 0
     seen[words.document[known], stop[known]] = True
@@ -254,10 +253,10 @@ def _order_signals(layout: Layout) -> dict[str, Values]:
     is_end = np.zeros(len(words.start), dtype=bool)
     is_end[ends] = True
 
-    article = _index_in(word_hash, ARTICLES) >= 0
+    article = index_in(word_hash, ARTICLES) >= 0
     articles = at[article[at]]
     fault = np.zeros(len(words.start), dtype=bool)
-    fault[articles] = terminal[articles + 1] | (_index_in(word_hash[articles + 1], NOT_AFTER_ARTICLE) >= 0)
+    fault[articles] = terminal[articles + 1] | (index_in(word_hash[articles + 1], NOT_AFTER_ARTICLE) >= 0)
     return {
         "stop_word_count": seen.sum(axis=1).astype(np.float64),
         "sentence_case_fraction": _ratio(words.total(cased), words.total(is_end), empty=1.0),
@@ -394,20 +393,6 @@ def _where(layout: Layout, code: int) -> Int:
     if layout.codes.dtype == np.uint8 and code > 255:
         return np.zeros(0, dtype=np.int64)
     return np.flatnonzero(layout.codes == code)
-
-
-def _index_in(hashes: NDArray[np.uint64], vocabulary: tuple[str, ...]) -> Int:
-    """(n,) index in `vocabulary` of the words with these hashes, -1 where it is not one of them."""
-    known, index = _sorted_hashes(vocabulary)
-    place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-    return np.where(known[place] == hashes, index[place], -1)
-
-
-@lru_cache(maxsize=8)
-def _sorted_hashes(vocabulary: tuple[str, ...]) -> tuple[NDArray[np.uint64], Int]:
-    hashes = np.array([text_hash(word) for word in vocabulary], dtype=np.uint64)
-    order = np.argsort(hashes)
-    return hashes[order], order
 
 
 _PARTS = tuple(

@@ -15,6 +15,8 @@ from quadmix.scorers.context import FitContext
 SCORERS: dict[str, str] = {
     "columns": "quadmix.scorers.columns:ColumnScorer",
     "heuristics": "quadmix.scorers.heuristics:HeuristicScorer",
+    "prose": "quadmix.scorers.prose:ProseScorer",
+    "rarity": "quadmix.scorers.rarity:RarityScorer",
     "linear": "quadmix.scorers.linear:LinearScorer",
     "perplexity": "quadmix.scorers.perplexity:PerplexityScorer",
 }

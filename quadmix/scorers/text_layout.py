@@ -289,6 +289,20 @@ def text_hash(text: str) -> np.uint64:
     return np.uint64(layout.hash(whole)[0])
 
 
+def index_in(hashes: NDArray[np.uint64], vocabulary: tuple[str, ...]) -> Int:
+    """(n,) index in `vocabulary` of the words with these hashes, -1 where it is not one of them."""
+    known, index = _sorted_hashes(vocabulary)
+    place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return np.where(known[place] == hashes, index[place], -1)
+
+
+@lru_cache(maxsize=8)
+def _sorted_hashes(vocabulary: tuple[str, ...]) -> tuple[NDArray[np.uint64], Int]:
+    hashes = np.array([text_hash(word) for word in vocabulary], dtype=np.uint64)
+    order = np.argsort(hashes)
+    return hashes[order], order
+
+
 def layouts(texts: Sequence[str], max_chars: int = MAX_CHARS) -> Iterator[tuple[list[int], Layout]]:
     """(rows, their layout) until every text has been in one, each cut after `max_chars` characters.
 

@@ -25,6 +25,7 @@ from quadmix.config import (
     LinearDomainConfig,
     LinearScorerConfig,
     PerplexityScorerConfig,
+    RarityScorerConfig,
     RunConfig,
     TrainedModelConfig,
 )
@@ -48,11 +49,13 @@ _SAMPLE_UNITS = 4
 _SAMPLE_BYTES = 500_000
 _HEAD_BYTES = 2**20  # stored bytes of a JSONL file in which lines are counted
 # seconds of one core per megabyte of text, measured on the shipped pool at 2.5 GHz: orders of magnitude, not promises
-_SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.35, "linear": 0.08}
+_SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.35, "prose": 0.15, "rarity": 0.1, "linear": 0.08}
 _LABEL_SECONDS = {"column": 0.0, "linear": 0.09, "clusters": 0.06, "embeddings": 0.06}
 # per megabyte, of documents of about 2,000 characters
 _EMBED_SECONDS = {"lsa": 0.0, "model2vec": 0.4, "sentence_transformers": 20.0}
-_LEARNERS = (LinearScorerConfig, LinearDomainConfig, ClusterDomainConfig, EmbeddingClustersConfig)
+_LEARNERS = (
+    LinearScorerConfig, RarityScorerConfig, LinearDomainConfig, ClusterDomainConfig, EmbeddingClustersConfig,
+)  # fmt: skip
 _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clusters learn from
 _ODIS_SECONDS = 4e-7  # per document and dimension: four passes over the annotated scores
 _READ_SECONDS = 0.1  # to decode, check, hash and write

@@ -26,7 +26,9 @@ from quadmix.config import (
     LinearDomainConfig,
     LinearScorerConfig,
     PerplexityScorerConfig,
+    ProseScorerConfig,
     ProxyConfig,
+    RarityScorerConfig,
     TokenizerConfig,
 )
 from quadmix.errors import ConfigError
@@ -38,6 +40,8 @@ from tests.scorers.list_context import ListContext, notices, speech
 SCORER_CONFIGS: dict[str, Callable[[], object]] = {
     "columns": lambda: ColumnScorerConfig(kind="columns", columns={"given": "meta.score"}, ranges={"given": (0, 1)}),
     "heuristics": lambda: HeuristicScorerConfig(kind="heuristics", outputs=tuple(OUTPUTS)),
+    "prose": lambda: ProseScorerConfig(kind="prose"),
+    "rarity": lambda: RarityScorerConfig(kind="rarity", buckets=2**12),
     "linear": lambda: LinearScorerConfig(kind="linear", name="like", positives=("target:speech",), buckets=2**12),
     "perplexity": lambda: PerplexityScorerConfig(
         kind="perplexity",
