@@ -142,7 +142,13 @@ class ProseScorerConfig(Section):
     """Difficulty and density of running text; `outputs` picks from `scorers.prose.OUTPUTS`."""
 
     kind: Literal["prose"]
-    outputs: tuple[str, ...] = ("reading_grade", "clause_depth", "fact_density", "lexical_density")
+    outputs: tuple[str, ...] = (
+        "reading_grade",
+        "clause_depth",
+        "fact_density",
+        "lexical_density",
+        "impersonality",
+    )
 
 
 class RarityScorerConfig(Section):
@@ -235,6 +241,23 @@ class PretrainedEmbedderConfig(Section):
 EmbedderConfig = Annotated[LsaEmbedderConfig | PretrainedEmbedderConfig, Field(discriminator="kind")]
 
 
+class HeadsScorerConfig(Section):
+    """Dimensions of which only some documents carry labels: learned from embeddings, one head each.
+
+    labelled: files of labelled documents; labels: criterion -> column of theirs, higher is better. components and
+    explained_variance: as in `odis`, for the validation on held-out documents, component by component; least_spearman:
+    below it the scorer is refused.
+    """
+
+    kind: Literal["heads"]
+    labelled: tuple[str, ...] = Field(min_length=1)
+    labels: dict[Name, str] = Field(min_length=2)
+    embedder: EmbedderConfig = LsaEmbedderConfig()
+    components: Annotated[int, Field(ge=1, le=9)] = 4
+    explained_variance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    least_spearman: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.5
+
+
 class ClusterDomainConfig(Section):
     """Domain labels from k-means over embeddings of a pool sample."""
 
@@ -267,6 +290,7 @@ ScorerConfig = Annotated[
     | ProseScorerConfig
     | RarityScorerConfig
     | LinearScorerConfig
+    | HeadsScorerConfig
     | PerplexityScorerConfig,
     Field(discriminator="kind"),
 ]

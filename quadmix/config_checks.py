@@ -21,6 +21,7 @@ from quadmix.config import (
     ColumnDomainConfig,
     ColumnScorerConfig,
     EngineConfig,
+    HeadsScorerConfig,
     HeuristicScorerConfig,
     HuggingFaceModelConfig,
     LinearDomainConfig,
@@ -68,6 +69,8 @@ def _outputs(scorer: ScorerConfig) -> tuple[str, ...]:
         return tuple(scorer.columns)
     if isinstance(scorer, HeuristicScorerConfig | ProseScorerConfig):
         return scorer.outputs
+    if isinstance(scorer, HeadsScorerConfig):
+        return tuple(scorer.labels)
     return (scorer.name,)
 
 
@@ -381,6 +384,11 @@ def _named_paths(annotate: AnnotateConfig, targets: Targets, tokenizer: Tokenize
     for index, scorer in enumerate(annotate.scorers):
         if isinstance(scorer, LinearScorerConfig | RarityScorerConfig | PerplexityScorerConfig):
             yield from _model_paths(scorer, ("annotate", "scorers", index))
+        elif isinstance(scorer, HeadsScorerConfig):
+            for entry, value in enumerate(scorer.labelled):
+                yield ("annotate", "scorers", index, "labelled", entry), value
+            if isinstance(scorer.embedder, PretrainedEmbedderConfig):
+                yield ("annotate", "scorers", index, "embedder", "path"), scorer.embedder.path
     if not isinstance(annotate.domains, ColumnDomainConfig | ClusterDomainConfig):
         yield from _model_paths(annotate.domains, ("annotate", "domains"))
     for key in ("domains", "clusters"):

@@ -3,7 +3,8 @@
 `reading_grade`: the automated readability index (Smith and Senter, 1967), 4.71 letters a word + 0.5 words a sentence -
 21.43, about a school year. `clause_depth`: commas, semicolons, colons, opening brackets and subordinating words, a
 sentence. `fact_density`: numbers and names (words with a capital inside a sentence), of all words. `lexical_density`
-(Ure, 1971): words that are no function words, of all words.
+(Ure, 1971): words that are no function words, of all words. `impersonality`: words that speak of neither writer nor
+reader, of all words (first and second person mark involved rather than informational text, Biber 1988).
 
 A sentence ends at terminal punctuation before a blank, and at an empty line; one of more than 50 words counts as 50,
 since tables and listings have none. Words are those of `text_layout`; a word counts when it has a letter, or, for
@@ -48,8 +49,13 @@ _FUNCTION_WORDS = (
     *("there", "here", "now", "again", "ever", "never", "always", "even", "still", "more", "most", "much", "many"),
     *("few", "less", "least", "other", "another", "same", "own", "well", "yes", "oh", "ok", "okay", "like", "really"),
 )
+_PERSONAL = (
+    *("i", "me", "my", "mine", "myself", "we", "us", "our", "ours", "ourselves", "you", "your", "yours", "yourself"),
+    *("i'm", "i'll", "i've", "i'd", "we're", "we'll", "we've", "you're", "you'll", "you've", "let's"),
+)
 # as they are and at the beginning of a sentence
 _FUNCTION_FORMS = (*_FUNCTION_WORDS, *sorted({word.capitalize() for word in _FUNCTION_WORDS} - set(_FUNCTION_WORDS)))
+_PERSONAL_FORMS = (*_PERSONAL, *(word.capitalize() for word in _PERSONAL))
 _SUBORDINATOR_FORMS = (*_SUBORDINATORS, *(word.capitalize() for word in _SUBORDINATORS))
 
 Values = NDArray[np.float64]
@@ -59,6 +65,7 @@ OUTPUTS: dict[str, Criterion] = {
     "clause_depth": Criterion("clause_depth", (0.0, MOST_CLAUSES)),
     "fact_density": Criterion("fact_density", (0.0, 1.0)),
     "lexical_density": Criterion("lexical_density", (0.0, 1.0)),
+    "impersonality": Criterion("impersonality", (0.0, 1.0)),
 }
 
 
@@ -128,12 +135,14 @@ def _measure_chunk(layout: Layout) -> dict[str, Values]:
     inside[1:] = (words.document[1:] == words.document[:-1]) & ~ends[:-1]
     facts = words.total((capital & inside) | digit)
     content = words.total(lettered & (index_in(hashes, _FUNCTION_FORMS) < 0))
+    personal = words.total(index_in(hashes, _PERSONAL_FORMS) >= 0)
     counted = np.maximum(words.total(lettered | digit), 1)
     return {
         "reading_grade": np.minimum(grade, 60.0),
         "clause_depth": np.minimum(clauses / np.maximum(sentences, n_words / LONGEST_SENTENCE), MOST_CLAUSES),
         "fact_density": facts / counted,
         "lexical_density": content / n_words,
+        "impersonality": 1.0 - personal / n_words,
     }
 
 

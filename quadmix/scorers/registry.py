@@ -18,6 +18,7 @@ SCORERS: dict[str, str] = {
     "prose": "quadmix.scorers.prose:ProseScorer",
     "rarity": "quadmix.scorers.rarity:RarityScorer",
     "linear": "quadmix.scorers.linear:LinearScorer",
+    "heads": "quadmix.scorers.heads:HeadsScorer",
     "perplexity": "quadmix.scorers.perplexity:PerplexityScorer",
 }
 

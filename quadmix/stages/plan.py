@@ -49,7 +49,7 @@ _SAMPLE_UNITS = 4
 _SAMPLE_BYTES = 500_000
 _HEAD_BYTES = 2**20  # stored bytes of a JSONL file in which lines are counted
 # seconds of one core per megabyte of text, measured on the shipped pool at 2.5 GHz: orders of magnitude, not promises
-_SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.35, "prose": 0.15, "rarity": 0.1, "linear": 0.08}
+_SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.35, "prose": 0.15, "rarity": 0.1, "linear": 0.08, "heads": 0.06}
 _LABEL_SECONDS = {"column": 0.0, "linear": 0.09, "clusters": 0.06, "embeddings": 0.06}
 # per megabyte, of documents of about 2,000 characters
 _EMBED_SECONDS = {"lsa": 0.0, "model2vec": 0.4, "sentence_transformers": 20.0}
@@ -261,6 +261,8 @@ def _annotate_seconds(config: RunConfig, seen: _Seen) -> float:
             total += (scorer.train_tokens * bool(scorer.train_on) + read / 3) * _step_seconds(config, scorer.proxy)
         else:
             total += megabytes * _SCORER_SECONDS[scorer.kind]
+        embedder = getattr(scorer, "embedder", None)
+        total += 0.0 if embedder is None else megabytes * _EMBED_SECONDS[embedder.kind]
     return total
 
 

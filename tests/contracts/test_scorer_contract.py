@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from quadmix.config import (
     ColumnDomainConfig,
     ColumnScorerConfig,
     EmbeddingClustersConfig,
+    HeadsScorerConfig,
     HeuristicScorerConfig,
     LinearDomainConfig,
     LinearScorerConfig,
@@ -32,6 +34,7 @@ from quadmix.config import (
     TokenizerConfig,
 )
 from quadmix.errors import ConfigError
+from quadmix.scorers.context import Document
 from quadmix.scorers.heuristics import OUTPUTS
 from quadmix.scorers.registry import CLUSTERS, DOMAINS, SCORERS, make_clusters, make_labeler, make_scorer
 from quadmix.scorers.tokens import load_tokenizer
@@ -43,6 +46,13 @@ SCORER_CONFIGS: dict[str, Callable[[], object]] = {
     "prose": lambda: ProseScorerConfig(kind="prose"),
     "rarity": lambda: RarityScorerConfig(kind="rarity", buckets=2**12),
     "linear": lambda: LinearScorerConfig(kind="linear", name="like", positives=("target:speech",), buckets=2**12),
+    "heads": lambda: HeadsScorerConfig(
+        kind="heads",
+        labelled=("labelled",),
+        labels={"length": "length", "noise": "notice"},
+        components=1,
+        embedder={"kind": "lsa", "dimensions": 8},
+    ),
     "perplexity": lambda: PerplexityScorerConfig(
         kind="perplexity",
         train_on=("pool",),
@@ -83,9 +93,15 @@ def make_context(directory: Path) -> ListContext:
         directory,
         pool=[*speech(60), *notices(60)],
         targets={"speech": speech(40, seed=1)},
-        paths={"labelled": [*speech(40, seed=2), *notices(40, seed=2)]},
+        paths={"labelled": [labelled(document) for document in [*speech(40, seed=2), *notices(40, seed=2)]]},
         tokenizer=load_tokenizer(TokenizerConfig(path=_tokenizer_file(directory.parent))),
     )
+
+
+def labelled(document: Document) -> Document:
+    """With two numbers that its text shows."""
+    numbers = {"length": len(document.text) / 100, "notice": float(document.domain == "notice")}
+    return replace(document, columns={**document.columns, **numbers})
 
 
 def _tokenizer_file(directory: Path) -> str:

@@ -21,7 +21,7 @@ from quadmix.scorers.registry import make_scorer
 from tests.scorers.list_context import ListContext, notices, speech
 from tests.scorers.literal_rules import words_of
 
-WORDS = ("the", "The", "a", "because", "Which", "river", "Paris", "12", "x9", "re-read", "NASA", "ok")
+WORDS = ("the", "The", "a", "because", "Which", "river", "Paris", "12", "x9", "re-read", "NASA", "ok", "you", "I", "We")
 SIGNS = (".", "!", "?", ",", ";", "(", ")", "...", "\n", "\n\n", "|")
 TEXTS = st.lists(st.sampled_from((*WORDS, *SIGNS)), max_size=30).map(" ".join)
 
@@ -56,10 +56,12 @@ def test_densities_and_grade_are_those_of_a_loop(text: str) -> None:
     ]
     counted = max(len(words) + sum(not any(c.isalpha() for c in word) for word in numbers), 1)
     assert found["fact_density"] == pytest.approx((len(numbers) + len(names)) / counted)
-    function = {"the", "a", "because", "which", "ok"}
+    function = {"the", "a", "because", "which", "ok", "you", "i", "we"}
     assert found["lexical_density"] == pytest.approx(
         sum(word.lower() not in function for word in words) / max(len(words), 1)
     )
+    personal = sum(word in ("you", "I", "We") for word in words)
+    assert found["impersonality"] == pytest.approx(1 - personal / max(len(words), 1))
     spoken = max(sum(any(any(c.isalpha() for c in w) for w in sentence) for sentence in sentences), 1)
     long = min(max(len(words), 1) / spoken, 50)
     letters = sum(len(word) for word in words) / max(len(words), 1)
@@ -86,7 +88,7 @@ def test_the_outputs_are_chosen_and_checked(tmp_path: Path) -> None:
     for outputs in ((), ("depth",), ("clause_depth", "clause_depth")):
         with pytest.raises(ConfigError, match="prose scorer: outputs"):
             make_scorer(ProseScorerConfig(kind="prose", outputs=outputs), context)
-    assert list(OUTPUTS) == ["reading_grade", "clause_depth", "fact_density", "lexical_density"]
+    assert list(OUTPUTS) == ["reading_grade", "clause_depth", "fact_density", "lexical_density", "impersonality"]
 
 
 def rarity(tmp_path: Path, buckets: int = 2**20) -> RarityScorer:
