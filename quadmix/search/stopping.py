@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from quadmix.hashing import hash_words, uniform
 from quadmix.one_thread import one_blas_thread
 from quadmix.search.acquisition import candidates
+from quadmix.search.beside_counts import slope_of, split_columns
 from quadmix.search.columns import by_rows
 from quadmix.search.constraints import Limits
 from quadmix.search.gaussian_process import Fitted, GaussianProcess
@@ -52,8 +53,13 @@ def worth_of_more(
         cube = _offered(asking, tried, seed, noise, limits)
         if not len(cube):  # no candidate keeps the limits: there is nothing that a trial could improve
             return Worth(len(more), 0.0, 0.0, 0.0)
-        belief = _fit(asking.matrix(asking.full, tried), tried.joint, asking.full.names, noise)
-        gains = imagined_gains(belief, by_rows(asking.features(cube, limits)), by_rows(asking.features(more)), seed)
+        own, counted = split_columns(asking.full.names)
+        known, offered, asked = asking.matrix(asking.full, tried), asking.features(cube, limits), asking.features(more)
+        told = [part[:, len(own) :].mean(axis=1) if counted else np.zeros(len(part)) for part in (known, offered)]
+        slope = slope_of(told[0], tried.joint)
+        belief = _fit(known[:, : len(own)], tried.joint - slope * told[0], own, noise)
+        offered, asked = by_rows(offered[:, : len(own)]), by_rows(asked[:, : len(own)])
+        gains = imagined_gains(belief, offered, asked, seed, slope * told[1])
     low, high = np.quantile(gains, (0.05, 0.95))
     return Worth(len(more), *(round(float(value), _DIGITS) for value in (gains.mean(), low, high)))
 
@@ -66,11 +72,14 @@ def worth_in_words(worth: Worth) -> str:
     )
 
 
-def imagined_gains(belief: Fitted, offered: Floats, asked: Floats, seed: int) -> Floats:
-    """(4000,) nats by which imagined outcomes of `asked` (m, f) lower the true loss of the best of `offered` (k, f)."""
+def imagined_gains(belief: Fitted, offered: Floats, asked: Floats, seed: int, told: Floats | float = 0.0) -> Floats:
+    """(4000,) nats by which imagined outcomes of `asked` (m, f) lower the true loss of the best of `offered` (k, f).
+
+    told: (k,) nats that are known without the belief and stand beside it.
+    """
     from scipy.linalg import solve_triangular
 
-    mean = belief.predict(offered)
+    mean = belief.predict(offered) + told
     shared = posterior(belief, offered, asked)
     outcome = posterior(belief, asked, asked)
     outcome[np.diag_indices_from(outcome)] += belief.noise * belief.scale**2 + 1e-12

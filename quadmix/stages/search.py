@@ -6,9 +6,9 @@ journal to the same bits, on any engine.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import NoReturn
@@ -22,36 +22,27 @@ from quadmix.engine.base import Engine, SchedulesGpus
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.hashing import fingerprint, seed_for
 from quadmix.progress import Progress
-from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form
+from quadmix.search.cross_validation import scores
+from quadmix.search.features import FeatureSet, Mixtures, QualitySample
 from quadmix.search.journal import Journal
-from quadmix.search.learning import QUALITY_DOCS, Believed, Trained, believe, feature_sets, learn
+from quadmix.search.learning import QUALITY_DOCS, Believed, Trained, believe, counts_help, feature_sets, learn
 from quadmix.search.noise import measure_noise, noise_in_words, prior_of
 from quadmix.search.objective import Objective
-from quadmix.search.pareto import non_dominated, spread_out
-from quadmix.search.proposals import buildable, params_of, predicted_by_name, proposal, propose, theta_by_name
+from quadmix.search.proposals import predicted_by_name, theta_by_name
 from quadmix.search.result import (
     JOINT,
     Confirmation,
-    ConstraintFact,
     CrossValidation,
-    FrontPoint,
     Noise,
     Proposal,
     SearchResult,
-    Tally,
     TargetFacts,
     Trial,
     Worth,
 )
 from quadmix.search.rounds import Known, NextRound, Tried, round_sizes
 from quadmix.search.screening import (
-    PredictFinalists,
-    ScreenChunk,
     SearchModels,
-    chunk_params,
-    chunks,
-    finalists,
-    fronts,
 )
 from quadmix.search.stopping import MORE, worth_in_words, worth_of_more
 from quadmix.search.trial_files import LOSSES_FILE, MIXTURES_FILE, trials_csv
@@ -60,6 +51,9 @@ from quadmix.search.warm_start import Earlier
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.confirming import confirmation_jobs, confirmed, contestants
 from quadmix.stages.constraining import Constraints, constraints_of
+from quadmix.stages.counting import counting_proxy
+from quadmix.stages.drawing import Drawing
+from quadmix.stages.proposing import Proposing
 from quadmix.stages.records import (
     StageRecord,
     begin,
@@ -112,7 +106,9 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
         facts = domain_facts(config, annotated.summary, prepared.sample.whole_quality)
         earlier = earlier_trials(warm, parts, facts, list(prepared.facts))
-        result = _Run(config, settings, engine, progress, annotated, prepared, constraints, earlier).result()
+        result = _Run(
+            config, settings, engine, progress, annotated, prepared, constraints, earlier, tokenizer.end_id
+        ).result()
         mixtures, losses = trials_csv(result.trials, result.domains, list(result.targets))
         trials = len(result.trials)
         files = {
@@ -159,6 +155,7 @@ class _Run:
         prepared: Prepared,
         constraints: Constraints,
         earlier: Sequence[Earlier],
+        end_id: int | None,
     ) -> None:
         self.config, self.settings, self.engine, self.progress = config, settings, engine, progress
         self.summary, self.prepared, self.mixture = annotated.summary, prepared, config.mixture
@@ -171,6 +168,7 @@ class _Run:
         self.objective = Objective(weights, settings.objective_rule)
         self.targets = self.objective.targets
         self.points: dict[str, Floats] = {}  # of the cube of draws, by trial
+        self.quality = self.documents(end_id)
         self.journal = Journal(prepared.directory / "journal.jsonl")
         if self.journal.damaged:
             progress.say(f"search: {self.journal.damaged} damaged lines of the journal are ignored and done again")
@@ -185,8 +183,11 @@ class _Run:
         models, validation = self.learn(usable, noise)
         more = self.more(usable, noise)
         self.progress.say(f"search: {worth_in_words(more)}")
-        proposals, tally, front, constraints, prices = self.propose(models, usable)
-        confirmation = self.confirm(proposals, trials)
+        found = Proposing(
+            self.settings, self.engine, self.progress, self.space, self.mixture, self.summary.tokens,
+            self.constraints, self.config.seed,
+        ).propose(models, usable)  # fmt: skip
+        confirmation = self.confirm(found.proposals, trials)
         self.progress.say(f"search: {confirmation.verdict}")
         pool = self.prepared.pool
         return SearchResult(
@@ -201,13 +202,13 @@ class _Run:
             features=models.full_features.names,
             trials=self.with_predictions(trials, usable, models, validation),
             cross_validation=validation,
-            tally=tally,
-            proposals=proposals,
+            tally=found.tally,
+            proposals=found.proposals,
             confirmation=confirmation,
             objective=self.objective.rule,
-            constraints=constraints,
-            prices=prices,
-            pareto=front,
+            constraints=found.constraints,
+            prices=found.prices,
+            pareto=found.front,
             noise=noise,
             more=more,
         )
@@ -219,24 +220,32 @@ class _Run:
         scaled = self.mixture.model_copy(update={"budget": task.budget})
         base = seed_for(seed, "swarm")
         first, *later = round_sizes(self.settings.trials, self.settings.rounds)
+        drawing = Drawing(self.engine, self.space, scaled, sample.tokens_by_domain, seed, self.quality)
+        draws = self.settings.counting.draws if self.settings.counting else 1
+        drawn, counted = drawing.first(first, draws, self.objective)
         jobs, attempts, points = [], [], []
-        for index in range(first):
-            drawn = draw_theta(self.space, index, seed, sample.tokens_by_domain, scaled)
-            assert drawn.params.cube is not None
-            theta = theta_by_name(drawn.params, self.domains, self.criteria)
+        for index, one in enumerate(drawn):
+            assert one.params.cube is not None
+            theta = theta_by_name(one.params, self.domains, self.criteria)
             jobs.append(ProxyJob(index, f"trial-{index:05d}", "theta", "search", base, theta=theta))
-            attempts.append(drawn.attempts)
-            points.append(drawn.params.cube)
+            attempts.append(one.attempts)
+            points.append(one.params.cube)
         baselines = [
             ProxyJob(self.settings.trials + place, name, kind, "search", base, criterion=criterion)
             for place, (name, kind, criterion) in enumerate(self.baselines())
         ]
         repeated = repeats([baselines[0], *jobs], self.settings.noise, base)
         outcomes = self.train([*jobs, *baselines, *repeated], "search: training proxies")
-        trained, rest = outcomes[:first], outcomes[first:]
-        baselines_trained, again = rest[: len(baselines)], rest[len(baselines) :]
+        trained, rest = self.told(outcomes[:first], counted), outcomes[first:]
+        baselines_trained, again = (
+            self.told(rest[: len(baselines)], self.count_baselines(baselines)),
+            rest[len(baselines) :],
+        )
         if self.objective.rule == "worst":
             self.objective = self.objective.against(self.natural_losses(baselines, baselines_trained))
+        own = [baselines_trained[0], *trained]
+        noise = measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
+        self.ask_counts(trained, noise)
         for number, size in enumerate(later, start=2):
             cube = self.next_round(points, trained, size, number, scaled)
             for point in cube:
@@ -244,15 +253,41 @@ class _Run:
                 jobs.append(ProxyJob(len(jobs), f"trial-{len(jobs):05d}", "theta", "search", base, theta=theta))
                 attempts.append(1)
                 points.append(point[None])
-            trained += self.train(jobs[len(trained) :], f"search: training proxies, round {number} of {len(later) + 1}")
+            counted = None if self.quality.counts is None else drawing.counted(cube)
+            label = f"search: training proxies, round {number} of {len(later) + 1}"
+            trained += self.told(self.train(jobs[len(trained) :], label), counted)
         attempts += [1] * len(baselines)
         self.points = {job.name: point for job, point in zip(jobs, points, strict=True)}
         trials = [
             self.trial(job, tries, outcome)
             for job, tries, outcome in zip([*jobs, *baselines], attempts, [*trained, *baselines_trained], strict=True)
         ]
-        own = [baselines_trained[0], *trained[:first]]
-        return trials, measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
+        return trials, noise
+
+    def told(self, outcomes: Sequence[Outcome], counted: Floats | None) -> list[Outcome]:
+        """Outcomes whose mixtures know their counted losses, (n, n_targets)."""
+        counts = self.quality.counts
+        if counts is None or counted is None:
+            return list(outcomes)
+        return [
+            replace(
+                one, mixture=one.mixture and replace(one.mixture, counted=dict(zip(counts.targets, row, strict=True)))
+            )
+            for one, row in zip(outcomes, counted.tolist(), strict=True)
+        ]
+
+    def count_baselines(self, jobs: Sequence[ProxyJob]) -> Floats | None:
+        """(n, n_targets) counted losses of what baselines select; NaN where they cannot meet the budget."""
+        counts, sample = self.quality.counts, self.prepared.sample
+        if counts is None:
+            return None
+        task = replace(self.prepared.task, tokens=self.prepared.task.budget)
+        rows = sample.quality_rows(QUALITY_DOCS, self.config.seed)
+        found = np.full((len(jobs), len(counts.targets)), np.nan)
+        for place, job in enumerate(jobs):
+            with contextlib.suppress(BudgetError):  # its proxy failed for that reason, and said so
+                found[place] = counts.losses(task.draw(job, sample)[rows][None].astype(np.float64))[0]
+        return found
 
     def more(self, usable: Sequence[Trial], noise: Noise | None) -> Worth:
         """What the next trials would be worth: Algorithm 1's next draws, or what the next round would choose."""
@@ -261,7 +296,7 @@ class _Run:
         made = [trial.mixture for trial in usable if trial.mixture]
         tried = Tried(
             np.concatenate([self.points[trial.name] for trial in usable]),
-            Mixtures.of_names(made, self.domains, self.criteria),
+            Mixtures.of_names(made, self.domains, self.criteria, full.counted),
             np.array([trial.joint for trial in usable], dtype=np.float64),
         )
         seed = seed_for(self.config.seed, "more")
@@ -282,19 +317,20 @@ class _Run:
         if len(kept) < LEAST_TRIALS:
             self.too_few(len(kept), [outcome.error for outcome in outcomes])
         mixtures = [found for index in kept if (found := outcomes[index].mixture) is not None]
+        full, cheap = self.feature_sets
         tried = Tried(
             np.concatenate([points[index] for index in kept]),
-            Mixtures.of_names(mixtures, self.domains, self.criteria),
+            Mixtures.of_names(mixtures, self.domains, self.criteria, full.counted),
             np.array([self.joint(outcomes[index].losses) for index in kept], dtype=np.float64),
         )
-        full, cheap = self.feature_sets
         asking = NextRound(self.space, mixture, self.prepared.sample.tokens_by_domain, cheap, full, self.quality)
         losses = np.array([[(outcomes[index].losses or {})[name] for name in self.targets] for index in kept])
         warm = self.believe(Trained(mixtures, [], losses))
         known = None
         if warm is not None:
             known = Known(
-                Mixtures.of_names(warm.mixtures, self.domains, self.criteria), self.objective.joint(warm.losses)
+                Mixtures.of_names(warm.mixtures, self.domains, self.criteria, full.counted),
+                self.objective.joint(warm.losses),
             )
         cube, expected = asking.choose(tried, n, seed_for(self.config.seed, "round", number), earlier=known)
         self.progress.say(
@@ -305,10 +341,15 @@ class _Run:
 
     def believe(self, trained: Trained) -> Believed | None:
         """The trials of earlier searches that help to predict these."""
-        if not self.earlier:
+        full = self.feature_sets[0]
+        usable = [one for one in self.earlier if not full.counted or all(mixture.counted for mixture in one.mixtures)]
+        for one in self.earlier:
+            if one not in usable:
+                self.progress.say(f"search: the trials of {one.name} are left out: they were made without counts")
+        if not usable:
             return None
-        found, verdicts = believe(self.earlier, trained, self.feature_sets[0], self.targets, self.config.seed)
-        for one, verdict in zip(self.earlier, verdicts, strict=True):
+        found, verdicts = believe(usable, trained, full, self.targets, self.config.seed)
+        for one, verdict in zip(usable, verdicts, strict=True):
             self.progress.say(
                 f"search: {len(one.mixtures)} trials of {one.name} are {'used' if verdict.helps else 'left out'}: "
                 f"held-out error {verdict.together:.3f} with them, {verdict.alone:.3f} without; "
@@ -323,15 +364,40 @@ class _Run:
             f"({'; '.join(reasons[:3])}). Lower search.proxy.lr or raise search.tokens_per_trial"
         )
 
-    @cached_property
+    def documents(self, end_id: int | None) -> QualitySample:
+        """Those on which mixtures are measured, and the counting proxy over them."""
+        sample, counting = self.prepared.sample, self.settings.counting
+        found = sample.quality_sample(QUALITY_DOCS, self.config.seed)
+        if counting is None:
+            return found
+        rows = sample.quality_rows(QUALITY_DOCS, self.config.seed)
+        counts = counting_proxy(self.config, counting, self.engine, self.progress, self.prepared, end_id, rows)
+        return replace(found, counts=counts)
+
+    @property
     def feature_sets(self) -> tuple[FeatureSet, FeatureSet]:
         """What the full models see, and what screens."""
-        return feature_sets(self.settings.regressor.features, self.domains, self.criteria)
+        counts = self.quality.counts
+        counted = () if counts is None else counts.targets
+        return feature_sets(self.settings.regressor.features, self.domains, self.criteria, counted)
 
-    @cached_property
-    def quality(self) -> QualitySample:
-        """Documents on which mean qualities are computed."""
-        return self.prepared.sample.quality_sample(QUALITY_DOCS, self.config.seed)
+    def ask_counts(self, outcomes: Sequence[Outcome], noise: Noise | None) -> None:
+        """Go on without the counting proxy where it does not help to predict the first round's trials."""
+        done = [(one.mixture, one.losses) for one in outcomes if one.mixture is not None and one.losses is not None]
+        if self.quality.counts is None or len(done) < LEAST_TRIALS:
+            return
+        losses = np.array([[measured[name] for name in self.targets] for _, measured in done])
+        full = replace(self.feature_sets[0], kind="realised")
+        trained = Trained([mixture for mixture, _ in done], [], losses)
+        verdict = counts_help(trained, full, self.objective, noise, self.config.seed)
+        told = np.array([[(mixture.counted or {})[name] for name in self.targets] for mixture, _ in done])
+        agreement = scores(self.objective.joint(losses), self.objective.joint(told)).spearman
+        self.progress.say(
+            f"search: counted n-grams rank the trained mixtures with Spearman {agreement:.3f}; held-out error "
+            f"{verdict.together:.3f} with them, {verdict.alone:.3f} without: {'used' if verdict.helps else 'left out'}"
+        )
+        if not verdict.helps:
+            self.quality = replace(self.quality, counts=None)
 
     def natural_losses(self, jobs: Sequence[ProxyJob], outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """What `objective_rule: worst` measures the swarm against."""
@@ -409,90 +475,6 @@ class _Run:
             self.progress.say(f"search: regressor chosen by cross-validation of the trials: {mix}")
         return models, validation
 
-    def propose(
-        self, models: SearchModels, usable: Sequence[Trial]
-    ) -> tuple[list[Proposal], Tally, list[FrontPoint], list[ConstraintFact], str]:
-        """Screen the candidates, average the best ones, and keep the argmin and the best observed theta beside; the
-        front over targets, and the constraints with their prices."""
-        settings, tokens, limits = self.settings, self.summary.tokens, self.limits
-        shared = self.engine.share(models)
-        keep = min(settings.finalists, settings.candidates)
-        task = ScreenChunk(
-            self.space, self.mixture, tokens, self.config.seed, keep, shared, limits, settings.pareto_points
-        )
-        items = chunks(settings.candidates)
-        screened = [part for _, part in self.engine.map(task, items, label="search: screening candidates")]
-        chosen, edge = finalists(screened, keep), fronts(screened, settings.pareto_points)
-        cube = self.cube_of([*chosen, *edge], dict(items))
-        blocks = [cube[start : start + _FINALISTS_PER_TASK] for start in range(0, len(cube), _FINALISTS_PER_TASK)]
-        predict = PredictFinalists(self.space, self.mixture, tokens, shared, limits)
-        predicted = dict(self.engine.map(predict, blocks, label="search: predicting finalists"))
-        infeasible = sum(part.infeasible for part in screened)
-        found: list[Proposal] = []
-        front: list[FrontPoint] = []
-        if blocks:
-            judged = np.concatenate([predicted[index] for index in range(len(blocks))])
-            joint = judged[: len(chosen), -1]
-            top = min(settings.average_top, len(joint))
-            found = propose(self.space, cube[: len(chosen)], joint, top, tokens, self.mixture, models, limits)
-            front = self.front(cube, judged[:, :-1], models)
-        elif limits is not None and limits.bounded:
-            raise BudgetError(
-                f"mixture.constraints: not one of {settings.candidates:,} candidates keeps them all; loosen them or "
-                "raise search.candidates (finished trials are kept)"
-            )
-        best = min(usable, key=lambda trial: (trial.joint, trial.name))
-        if best.theta is not None:
-            params = params_of(best.theta, self.domains, self.criteria)
-            found.append(proposal("best_observed", params, tokens, self.mixture, models))
-        tally = Tally(
-            drawn=settings.candidates,
-            infeasible=infeasible,
-            screened=settings.candidates - infeasible,
-            finalists=len(chosen),
-            averaged=min(settings.average_top, len(chosen)) if found[0].origin == "average" else 1,
-        )
-        facts, how = self.constraints.facts(
-            self.engine, found[0], screened, shared, self.config.seed, settings.candidates, settings.average_top
-        )
-        for fact in facts:
-            if fact.price is not None:
-                self.progress.say(
-                    f"search: {fact.name} {fact.value:g} binds ({fact.domain} has {fact.share:.2%}); one percentage "
-                    f"point looser, the predicted objective changes by {-fact.price:+.4f} nats"
-                )
-        return found, tally, front, facts, how
-
-    def front(self, cube: Floats, losses: Floats, models: SearchModels) -> list[FrontPoint]:
-        """The Pareto front over targets of what the full models predicted, at most `pareto_points` of it."""
-        if len(self.targets) < 2:
-            return []
-        rows = non_dominated(losses)
-        rows = rows[spread_out(losses[rows], self.settings.pareto_points)]
-        params = params_from_cube(self.space, cube[rows])
-        shares = closed_form(params, self.summary.tokens, self.mixture, self.limits).mixtures.share
-        points = []
-        for place, row in enumerate(rows.tolist()):
-            theta = buildable(params.one(place), self.summary.tokens, self.mixture, self.limits)
-            points.append(
-                FrontPoint(
-                    theta=theta_by_name(theta, self.domains, self.criteria),
-                    share=dict(zip(self.domains, shares[place].tolist(), strict=True)),
-                    predicted=predicted_by_name(losses[row], models),
-                )
-            )
-        return points
-
-    def cube_of(self, chosen: Sequence[tuple[int, int]], sizes: Mapping[int, int]) -> Floats:
-        """(k, dim) cube points of (chunk, row) pairs: each chunk is drawn again from its seed."""
-        cube = np.empty((len(chosen), self.space.dim))
-        for chunk in sorted({chunk for chunk, _ in chosen}):
-            points = chunk_params(self.space, self.config.seed, chunk, sizes[chunk]).cube
-            for position, (owner, row) in enumerate(chosen):
-                if owner == chunk and points is not None:
-                    cube[position] = points[row]
-        return cube
-
     def confirm(self, proposals: Sequence[Proposal], trials: Sequence[Trial]) -> Confirmation:
         """Fresh proxies for the proposal and its rivals on the confirm halves."""
         chosen = self.settings.confirm
@@ -528,7 +510,8 @@ class _Run:
         for trial in trials:
             predicted = held_out.get(trial.name)
             if trial.kind != "theta" and trial.mixture is not None and models.full_features.kind != "theta":
-                mixtures = Mixtures.of_names([trial.mixture], self.domains, self.criteria)
+                counted = models.full_features.counted
+                mixtures = Mixtures.of_names([trial.mixture], self.domains, self.criteria, counted)
                 losses = models.full.predict(models.full_features.matrix(mixtures, None))[0]
                 predicted = predicted_by_name(losses, models)
             found.append(replace(trial, predicted=predicted))

@@ -150,7 +150,7 @@ def test_a_finished_search_says_everything_by_name(finished: SearchResult) -> No
     for trial in finished.trials:
         assert trial.mixture is not None
         assert trial.joint == pytest.approx((trial.losses or {})["howto"])
-        assert abs(trial.mixture.tokens - 20_000) < 200
+        assert abs(trial.mixture.tokens - 20_000) < 400  # a document with all of its copies, or none
         assert set(trial.mixture.share) == domains
         assert sum(trial.mixture.share.values()) == pytest.approx(1.0)
         assert (trial.predicted or {}).keys() == {"howto", JOINT}
