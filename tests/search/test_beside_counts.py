@@ -30,7 +30,9 @@ def swarm(n: int, seed: int) -> tuple[Floats, Floats]:
 
 
 def gaussian(features: Floats, names: Sequence[str], losses: Floats) -> Model:
-    return fit_targets(["joint"], features, losses[:, None], "gaussian_process", columns=names, calibrate=False).models[0]
+    return fit_targets(["joint"], features, losses[:, None], "gaussian_process", columns=names, calibrate=False).models[
+        0
+    ]
 
 
 def test_columns_of_a_target_are_its_own_and_of_the_joint_objective_all() -> None:

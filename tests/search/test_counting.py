@@ -60,7 +60,7 @@ def known() -> Known:
 
 @pytest.fixture
 def counted(known: Known) -> CountedSample:
-    return CountedSample(known, known.count(DOCUMENTS, END), PRIOR)
+    return CountedSample(known, known.count(DOCUMENTS, END).T.tocsr(), PRIOR)
 
 
 def test_losses_are_those_of_a_literal_count(counted: CountedSample) -> None:
@@ -84,7 +84,7 @@ def test_documents_counted_in_blocks_are_the_documents(known: Known, tmp_path: P
         files.append(tmp_path / f"{index}.npz")
         save_npz(files[-1], known.count(block, END))
     joined = CountedSample.of(known, files, np.ones(len(DOCUMENTS)))
-    whole = CountedSample(known, known.count(DOCUMENTS, END), joined.prior)
+    whole = CountedSample(known, known.count(DOCUMENTS, END).T.tocsr(), joined.prior)
     assert np.array_equal(joined.losses(COPIES), whole.losses(COPIES))
 
 
