@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 
 ORDERS = 3
 LARGEST_VOCABULARY = 1 << 21  # three tokens fit into 63 bits
-_START = (10.0, 100.0, 100.0)  # of the prior's fit
+START = (10.0, 100.0, 100.0)  # of the prior's fit
 AT_ONCE = 16  # mixtures a product: the matrix is read once for all of them
 
 
@@ -130,7 +130,7 @@ class CountedSample:
 
         # by columns of what is counted: a product then runs through the copies in order, three times faster
         matrix = vstack([load_npz(path) for path in files], format="csc").T
-        return CountedSample(known, matrix, np.array(_START)).fitted(natural)
+        return CountedSample(known, matrix, np.array(START)).fitted(natural)
 
     def losses(self, copies: Floats) -> Floats:
         """(k, docs) copies, fractions allowed -> (k, n_targets) nats per token."""

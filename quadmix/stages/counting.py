@@ -73,7 +73,7 @@ def counting_proxy(
     places = _counted_places(sample.doc_hash[sample_rows], sample.lengths[sample_rows], config.seed, settings.tokens)
     if reuse.record is None:
         begin(root, STAGE, parts)
-        known = Known.of([_windows(path, end_id or 0) for _, path in halves], task.vocab_size)
+        known = Known.of([held_out_windows(path, end_id or 0) for _, path in halves], task.vocab_size)
         counting = CountBlock(
             str(directory), prepared.pool.segments, engine.share(known), end_id or 0, fingerprint(*parts.values())
         )
@@ -111,7 +111,7 @@ def _counted_places(doc_hash: NDArray[np.uint64], lengths: Ints, seed: int, toke
     return np.sort(order[:fits]).astype(np.int64)
 
 
-def _windows(path: str, end: int) -> Ints:
+def held_out_windows(path: str, end: int) -> Ints:
     """(n, 3) windows of the tokens that a target's loss counts."""
     from proxy_models.completions import CompletionSet, load_held_out
 

@@ -154,6 +154,7 @@ def test_a_finished_search_says_everything_by_name(finished: SearchResult) -> No
         assert set(trial.mixture.share) == domains
         assert sum(trial.mixture.share.values()) == pytest.approx(1.0)
         assert (trial.predicted or {}).keys() == {"howto", JOINT}
+        assert (trial.mixture.counted or {}).keys() == {"howto"}
     by_name = {trial.name: trial for trial in finished.trials}
     natural, top = by_name["natural"].mixture, by_name[f"topk_{CRITERION}"].mixture
     assert natural is not None
@@ -222,6 +223,7 @@ def test_trials_that_are_trained_again_tell_the_noise_and_change_no_other_trial(
     assert found.more.trials == 16
     assert found.more.low <= found.more.mean <= found.more.high
     assert "nats of noise between mixtures of one seed" in said.getvalue()
+    assert "counted n-grams rank the trained mixtures with Spearman" in said.getvalue()
     assert "16 more trials would be worth" in said.getvalue()
 
 
@@ -336,7 +338,9 @@ def test_two_targets_the_worst_case_and_pairs(folder: Path) -> None:
 
 
 def test_the_trials_are_left_as_files_that_from_trials_reads(folder: Path) -> None:
-    finished = run(folder, "files", confirm={"seeds": 3, "rivals": []})
+    finished = run(folder, "files", counting=None, confirm={"seeds": 3, "rivals": []})
+    assert all(trial.mixture is not None and trial.mixture.counted is None for trial in finished.trials)
+    assert not list((folder / "files" / "stages").glob("counting*"))
     pointer = json.loads((folder / "files" / "stages" / "search.json").read_text())
     stage = folder / "files" / "stages" / pointer["directory"]
     swarm = read_swarm(*swarm_files(stage, None), ColumnChoice())
