@@ -341,6 +341,7 @@ class ProxyConfig(Section):
     betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     clip: Annotated[float, Field(gt=0.0)] = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"  # of training's products; weights and losses stay float32
 
     @model_validator(mode="before")
     @classmethod
