@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +56,7 @@ from quadmix.manifest.durable import write_atomically
 from quadmix.progress import Progress
 from quadmix.scorers.tokens import load_tokenizer
 from quadmix.search.journal import Journal
-from quadmix.stages.annotate import annotate
+from quadmix.stages.annotate import Annotated, annotate
 from quadmix.stages.records import run_lock
 from quadmix.stages.side_documents import read_documents
 from quadmix.stages.targets import load_targets
@@ -74,8 +71,8 @@ EVAL_TOKENS = 30_000
 @dataclass(frozen=True)
 class Setting:
     """documents: clean ones of a pool; share: of the pool, of each kind of junk; budget: of the pool's tokens;
-    docs_per_pull: half of the default, so that a first pull of every cluster takes as much of what may be scored as in
-    the whole shipped pool; reference, unseen: names of targets."""
+    docs_per_pull: half of the default, so that a first pull of every cluster takes no more of what may be scored than
+    in a larger pool; train_tokens: of the proxy, half of the default; reference, unseen: names of targets."""
 
     pool: Path
     foreign: Path
@@ -83,6 +80,7 @@ class Setting:
     share: float = 0.1
     budget: float = 0.05
     docs_per_pull: int = 8
+    train_tokens: int = 300_000
     reference: str = "encyclopedia"
     unseen: str = "howto"
     config: Path = CONFIG
@@ -105,7 +103,6 @@ class TrainTarget:
     seed: int
 
     def __call__(self, rows: tuple[int, ...]) -> dict[str, Any]:
-        started = time.process_time()
         pool = TokenPool([self.segment])
         stream = pool.pack(np.array(rows), np.ones(len(rows), dtype=np.int64), self.seed)
         found = train_proxy(
@@ -113,7 +110,7 @@ class TrainTarget:
             order_seed=seed_for(self.seed, "target-order"),
             eval_sets={name: EvalSet.load(path) for name, path in self.evals},
         )  # fmt: skip
-        return {"losses": found.losses, "tokens": len(stream), "cpu_seconds": round(time.process_time() - started, 1)}
+        return {"losses": found.losses, "tokens": len(stream)}
 
 
 class SeedRun:
@@ -135,34 +132,26 @@ class SeedRun:
         write_atomically(path, json.dumps(found, indent=1).encode("utf-8"))
         return found
 
-    @contextmanager
-    def _engine(self, step: str) -> Iterator[Engine]:
-        """Workers that end with their step, so that its CPU seconds are known."""
-        with self.costs.step(step), LocalEngine(self.workers, self.progress) as engine:
-            yield engine
-
     def _result(self) -> dict[str, Any]:
+        # workers end inside the step, so that their CPU seconds are known
+        with self.costs.step("seed"), LocalEngine(self.workers, self.progress) as engine:
+            found = self._contest(engine)
+        return {**found, "cpu_seconds": self.costs.seconds["seed"]}
+
+    def _contest(self, engine: Engine) -> dict[str, Any]:
         setting = self.setting
         kinds = self._planted()
         config = self._config(1)
-        with self._engine("annotate") as engine:
-            annotated = annotate(config, engine, self.progress)
+        annotated = annotate(config, engine, self.progress)
         pool = Pool(annotated)
         budget = int(setting.budget * int(pool.tokens.sum()))
-        measured: dict[str, Measured] = {}
-        for curvature in CURVATURES:
-            with self._engine(f"quad {curvature}") as engine:
-                measured[curvature] = measure_quad(self._config(budget, curvature), engine, annotated, pool)
+        measured = {one: measure_quad(self._config(budget, one), engine, annotated, pool) for one in CURVATURES}
         segment, evals, vocabulary = self._tokens(pool)
         quad = measured["ekfac"]
         most = config.quad.max_tokens
-        with self._engine("every document") as engine:
-            vectors = tuple(measured[one].vector for one in CURVATURES)
-            benefits = dict(zip(
-                CURVATURES,
-                all_benefits(engine, ScoreAll(quad.model, vectors, segment, most), len(pool.ids), self.folder),
-                strict=True,
-            ))  # fmt: skip
+        vectors = tuple(measured[one].vector for one in CURVATURES)
+        task = ScoreAll(quad.model, vectors, segment, most)
+        benefits = dict(zip(CURVATURES, all_benefits(engine, task, len(pool.ids), self.folder), strict=True))
         costs = prices(setting.target_model, proxy_of(config).proxy, vocabulary, most)
         chosen = {
             "quad": quad.selection,
@@ -173,8 +162,8 @@ class SeedRun:
             "top_documents": best_documents(pool, quad, benefits["ekfac"], budget, most),
             "top_documents_identity": best_documents(pool, measured["identity"], benefits["identity"], budget, most),
         }
-        chosen |= self._at_equal_cost(config, annotated, pool, measured, chosen, budget, costs)
-        trained = self._train(segment, evals, vocabulary, chosen)
+        chosen |= self._at_equal_cost(engine, annotated, pool, measured, chosen, budget, costs)
+        trained = self._train(engine, segment, evals, vocabulary, chosen)
         kind = np.array([kinds[id_] for id_ in pool.ids])
         return {
             "pool": {
@@ -186,7 +175,6 @@ class SeedRun:
             "fill": {name: one.outcome.fill_tokens / budget for name, one in measured.items()},
             "prices": {name: round(value) for name, value in vars(costs).items()},
             "ranked": {name: self._ranked(pool, values, kind) for name, values in benefits.items()},
-            "cpu_seconds": self.costs.seconds,
             "contestants": {
                 name: _facts(pool, one, kind, costs) | trained[name] for name, one in chosen.items()
             },
@@ -215,6 +203,7 @@ class SeedRun:
         given = read_config(self.setting.config)
         assert isinstance(given, RunConfig)
         assert given.tokenizer is not None
+        model = proxy_of(given).model_copy(update={"train_tokens": self.setting.train_tokens})
         return given.model_copy(
             update={
                 "output": str(self.folder / "run"),
@@ -227,6 +216,7 @@ class SeedRun:
                     update={
                         "references": (self.setting.reference,),
                         "curvature": curvature,
+                        "model": model,
                         "docs_per_pull": self.setting.docs_per_pull,
                     }
                 ),
@@ -260,8 +250,8 @@ class SeedRun:
 
     def _at_equal_cost(
         self,
-        config: RunConfig,
-        annotated: Any,
+        engine: Engine,
+        annotated: Annotated,
         pool: Pool,
         measured: dict[str, Measured],
         chosen: dict[str, Selection],
@@ -275,8 +265,7 @@ class SeedRun:
         def larger(name: str) -> int:
             return min(budget + int((whole - chosen[name].used.flops(costs)) / costs.target), most)
 
-        with self._engine("quad identity, larger") as engine:
-            identity = measure_quad(self._config(larger("quad_identity"), "identity"), engine, annotated, pool)
+        identity = measure_quad(self._config(larger("quad_identity"), "identity"), engine, annotated, pool)
         return {
             "quad_identity+": identity.selection,
             **{
@@ -286,16 +275,20 @@ class SeedRun:
         }
 
     def _train(
-        self, segment: str, evals: tuple[tuple[str, str], ...], vocabulary: int, chosen: dict[str, Selection]
+        self,
+        engine: Engine,
+        segment: str,
+        evals: tuple[tuple[str, str], ...],
+        vocabulary: int,
+        chosen: dict[str, Selection],
     ) -> dict[str, dict[str, Any]]:
         task = TrainTarget(segment, evals, self.setting.target_model, vocabulary, self.seed)
         journal = Journal(self.folder / "journal.jsonl")
         keys = {name: fingerprint(repr(task), one.rows.tobytes().hex()) for name, one in chosen.items()}
         missing = [name for name in chosen if keys[name] not in journal.entries]
-        with LocalEngine(self.workers, self.progress) as engine:
-            items = [tuple(chosen[name].rows.tolist()) for name in missing]
-            for position, found in engine.map(task, items, label=f"seed {self.seed}: target models"):
-                journal.append(keys[missing[position]], found)
+        items = [tuple(chosen[name].rows.tolist()) for name in missing]
+        for position, found in engine.map(task, items, label=f"seed {self.seed}: target models"):
+            journal.append(keys[missing[position]], found)
         return {name: journal.entries[key] for name, key in keys.items()}
 
     def _ranked(self, pool: Pool, benefits: Floats, kind: Any) -> dict[str, float]:
@@ -331,7 +324,7 @@ def main() -> None:
     arguments.add_argument("--work", type=Path, required=True, help="where everything is kept; the same folder resumes")
     arguments.add_argument("--foreign", type=Path, default=Path("/usr/share/man/de"), help="folder of manual pages")
     arguments.add_argument("--pool", type=Path, default=ROOT / "examples" / "pool", help="documents with id and text")
-    arguments.add_argument("--documents", type=int, default=3_000, help="clean ones in a pool")
+    arguments.add_argument("--documents", type=int, default=1_500, help="clean ones in a pool")
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--workers", type=int, default=2)
     given = arguments.parse_args()

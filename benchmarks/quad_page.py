@@ -78,16 +78,12 @@ def _pools(results: Sequence[Result]) -> str:
     pools = [result["pool"] for result in results]
     shares = {kind: np.mean([pool["shares"][kind] for pool in pools]) for kind in pools[0]["shares"]}
     fill = np.mean([result["fill"]["ekfac"] for result in results])
-    seconds = [
-        sum(result["cpu_seconds"].values()) + sum(one["cpu_seconds"] for one in result["contestants"].values())
-        for result in results
-    ]
     return (
         f"{len(results)} seed(s); {np.mean([p['documents'] for p in pools]):,.0f} documents, "
         f"{np.mean([p['tokens'] for p in pools]):,.0f} tokens in {np.mean([p['clusters'] for p in pools]):.0f} "
         f"clusters; tokens {', '.join(f'{kind} {value:.1%}' for kind, value in shares.items())}; budget "
         f"{np.mean([p['budget'] for p in pools]):,.0f} tokens, of which {fill:.0%} was fill in Quad's; "
-        f"{np.mean(seconds):.0f} CPU s a seed"
+        f"{np.mean([result['cpu_seconds'] for result in results]):.0f} CPU s a seed"
     )
 
 
