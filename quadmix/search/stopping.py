@@ -44,20 +44,19 @@ def worth_of_more(
     more: Floats,
     seed: int,
     *,
-    noise: NoisePrior | None = None,
     limits: Limits | None = None,
 ) -> Worth:
-    """Of trials at the points `more` (m, dim) of the cube, given those in `tried`. asking: the pool and the features;
-    noise: of the joint loss, where it was measured; limits: that a proposal has to keep."""
+    """Of trials at the points `more` (m, dim) of the cube, given those in `tried`. asking: the pool, the features and
+    the noise; limits: that a proposal has to keep."""
     with one_blas_thread():
-        cube = _offered(asking, tried, seed, noise, limits)
+        cube = _offered(asking, tried, seed, limits)
         if not len(cube):  # no candidate keeps the limits: there is nothing that a trial could improve
             return Worth(len(more), 0.0, 0.0, 0.0)
         own, counted = split_columns(asking.full.names)
         known, offered, asked = asking.matrix(asking.full, tried), asking.features(cube, limits), asking.features(more)
         told = [part[:, len(own) :].mean(axis=1) if counted else np.zeros(len(part)) for part in (known, offered)]
         slope = slope_of(told[0], tried.joint)
-        belief = _fit(known[:, : len(own)], tried.joint - slope * told[0], own, noise)
+        belief = _fit(known[:, : len(own)], tried.joint - slope * told[0], own, asking.noise)
         offered, asked = by_rows(offered[:, : len(own)]), by_rows(asked[:, : len(own)])
         gains = imagined_gains(belief, offered, asked, seed, slope * told[1])
     low, high = np.quantile(gains, (0.05, 0.95))
@@ -118,14 +117,14 @@ def normal(shape: tuple[int, int], seed: int) -> Floats:
     return np.asarray(ndtri(uniform(words, seed, "imagined"))).reshape(shape)
 
 
-def _offered(asking: NextRound, tried: Tried, seed: int, noise: NoisePrior | None, limits: Limits | None) -> Floats:
+def _offered(asking: NextRound, tried: Tried, seed: int, limits: Limits | None) -> Floats:
     """(k, dim) points that are, or may turn out to be, best: by shares and repeats, mean minus one deviation."""
     cube = candidates(asking.space, asking.candidates, seed, best_points(tried))
     feasible, features = asking.screened(cube, limits)
     rows = np.flatnonzero(feasible)
     if not rows.size:
         return cube[rows]
-    belief = _fit(asking.matrix(asking.cheap, tried), tried.joint, asking.cheap.names, noise)
+    belief = _fit(asking.matrix(asking.cheap, tried), tried.joint, asking.cheap.names, asking.noise)
     hope = belief.predict(features[rows]) - np.sqrt(posterior_variance(belief, features[rows]))
     return np.asarray(cube[np.sort(rows[np.argsort(hope, kind="stable")[:_OFFERED]])])
 

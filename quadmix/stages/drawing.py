@@ -54,12 +54,10 @@ class Drawing:
     seed: int
     sample: QualitySample
 
-    def first(self, trials: int, draws: int, objective: Objective) -> tuple[list[Drawn], Floats | None]:
-        """One theta a trial, and their (trials, n_targets) counted losses; None without a counting proxy."""
-        every = [
-            draw_thetas(self.space, index, self.seed, self.domain_tokens, self.mixture, draws)
-            for index in range(trials)
-        ]
+    def choose(self, trials: Sequence[int], draws: int, objective: Objective) -> tuple[list[Drawn], Floats | None]:
+        """One theta a trial, of its first `draws` that can meet the budget, and their (trials, n_targets) counted
+        losses; the first draw and None without a counting proxy. trials: their indices."""
+        every = [draw_thetas(self.space, index, self.seed, self.domain_tokens, self.mixture, draws) for index in trials]
         if self.sample.counts is None:
             return [drawn[0] for drawn in every], None
         counted = self.counted(np.concatenate([_cube(one) for drawn in every for one in drawn]))

@@ -6,7 +6,6 @@ journal to the same bits, on any engine.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +18,12 @@ from numpy.typing import NDArray
 from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine, SchedulesGpus
-from quadmix.errors import BudgetError, ConfigError
+from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, seed_for
 from quadmix.progress import Progress
-from quadmix.search.cross_validation import scores
-from quadmix.search.features import FeatureSet, Mixtures, QualitySample
+from quadmix.search.features import FeatureSet, Mixtures
 from quadmix.search.journal import Journal
-from quadmix.search.learning import QUALITY_DOCS, Believed, Trained, believe, counts_help, feature_sets, learn
+from quadmix.search.learning import Believed, Trained, believe, feature_sets, learn
 from quadmix.search.noise import measure_noise, noise_in_words, prior_of
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import predicted_by_name, theta_by_name
@@ -46,13 +44,12 @@ from quadmix.search.screening import (
 )
 from quadmix.search.stopping import MORE, worth_in_words, worth_of_more
 from quadmix.search.trial_files import LOSSES_FILE, MIXTURES_FILE, trials_csv
-from quadmix.search.trials import draw_theta
 from quadmix.search.warm_start import Earlier
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.confirming import confirmation_jobs, confirmed, contestants
 from quadmix.stages.constraining import Constraints, constraints_of
-from quadmix.stages.counting import counting_proxy
 from quadmix.stages.drawing import Drawing
+from quadmix.stages.first_fidelity import FirstFidelity
 from quadmix.stages.proposing import Proposing
 from quadmix.stages.records import (
     StageRecord,
@@ -168,7 +165,7 @@ class _Run:
         self.objective = Objective(weights, settings.objective_rule)
         self.targets = self.objective.targets
         self.points: dict[str, Floats] = {}  # of the cube of draws, by trial
-        self.quality = self.documents(end_id)
+        self.counts = FirstFidelity(config, settings, engine, progress, prepared, end_id)
         self.journal = Journal(prepared.directory / "journal.jsonl")
         if self.journal.damaged:
             progress.say(f"search: {self.journal.damaged} damaged lines of the journal are ignored and done again")
@@ -220,9 +217,8 @@ class _Run:
         scaled = self.mixture.model_copy(update={"budget": task.budget})
         base = seed_for(seed, "swarm")
         first, *later = round_sizes(self.settings.trials, self.settings.rounds)
-        drawing = Drawing(self.engine, self.space, scaled, sample.tokens_by_domain, seed, self.quality)
-        draws = self.settings.counting.draws if self.settings.counting else 1
-        drawn, counted = drawing.first(first, draws, self.objective)
+        drawing = Drawing(self.engine, self.space, scaled, sample.tokens_by_domain, seed, self.counts.sample)
+        drawn, counted = drawing.choose(range(first), self.counts.draws, self.objective)
         jobs, attempts, points = [], [], []
         for index, one in enumerate(drawn):
             assert one.params.cube is not None
@@ -236,26 +232,26 @@ class _Run:
         ]
         repeated = repeats([baselines[0], *jobs], self.settings.noise, base)
         outcomes = self.train([*jobs, *baselines, *repeated], "search: training proxies")
-        trained, rest = self.told(outcomes[:first], counted), outcomes[first:]
+        trained, rest = self.counts.told(outcomes[:first], counted), outcomes[first:]
         baselines_trained, again = (
-            self.told(rest[: len(baselines)], self.count_baselines(baselines)),
+            self.counts.told(rest[: len(baselines)], self.counts.of_baselines(baselines)),
             rest[len(baselines) :],
         )
         if self.objective.rule == "worst":
             self.objective = self.objective.against(self.natural_losses(baselines, baselines_trained))
         own = [baselines_trained[0], *trained]
         noise = measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
-        self.ask_counts(trained, noise)
+        self.counts.ask(trained, self.feature_sets[0], self.objective, noise)
         for number, size in enumerate(later, start=2):
-            cube = self.next_round(points, trained, size, number, scaled)
+            cube = self.next_round(points, trained, size, number, scaled, noise)
             for point in cube:
                 theta = theta_by_name(params_from_cube(self.space, point[None]), self.domains, self.criteria)
                 jobs.append(ProxyJob(len(jobs), f"trial-{len(jobs):05d}", "theta", "search", base, theta=theta))
                 attempts.append(1)
                 points.append(point[None])
-            counted = None if self.quality.counts is None else drawing.counted(cube)
+            counted = drawing.counted(cube) if self.counts.targets else None
             label = f"search: training proxies, round {number} of {len(later) + 1}"
-            trained += self.told(self.train(jobs[len(trained) :], label), counted)
+            trained += self.counts.told(self.train(jobs[len(trained) :], label), counted)
         attempts += [1] * len(baselines)
         self.points = {job.name: point for job, point in zip(jobs, points, strict=True)}
         trials = [
@@ -264,35 +260,11 @@ class _Run:
         ]
         return trials, noise
 
-    def told(self, outcomes: Sequence[Outcome], counted: Floats | None) -> list[Outcome]:
-        """Outcomes whose mixtures know their counted losses, (n, n_targets)."""
-        counts = self.quality.counts
-        if counts is None or counted is None:
-            return list(outcomes)
-        return [
-            replace(
-                one, mixture=one.mixture and replace(one.mixture, counted=dict(zip(counts.targets, row, strict=True)))
-            )
-            for one, row in zip(outcomes, counted.tolist(), strict=True)
-        ]
-
-    def count_baselines(self, jobs: Sequence[ProxyJob]) -> Floats | None:
-        """(n, n_targets) counted losses of what baselines select; NaN where they cannot meet the budget."""
-        counts, sample = self.quality.counts, self.prepared.sample
-        if counts is None:
-            return None
-        task = replace(self.prepared.task, tokens=self.prepared.task.budget)
-        rows = sample.quality_rows(QUALITY_DOCS, self.config.seed)
-        found = np.full((len(jobs), len(counts.targets)), np.nan)
-        for place, job in enumerate(jobs):
-            with contextlib.suppress(BudgetError):  # its proxy failed for that reason, and said so
-                found[place] = counts.losses(task.draw(job, sample)[rows][None].astype(np.float64))[0]
-        return found
-
     def more(self, usable: Sequence[Trial], noise: Noise | None) -> Worth:
         """What the next trials would be worth: Algorithm 1's next draws, or what the next round would choose."""
         full, cheap = self.feature_sets
-        asking = NextRound(self.space, self.mixture, self.summary.tokens, cheap, full, self.quality)
+        sample, tokens, prior = self.counts.sample, self.summary.tokens, prior_of(noise, JOINT)
+        asking = NextRound(self.space, self.mixture, tokens, cheap, full, sample, noise=prior)
         made = [trial.mixture for trial in usable if trial.mixture]
         tried = Tried(
             np.concatenate([self.points[trial.name] for trial in usable]),
@@ -303,14 +275,20 @@ class _Run:
         if self.settings.rounds > 1:
             cube = asking.choose(tried, MORE, seed)[0]
         else:
-            indices = range(self.settings.trials, self.settings.trials + MORE)
-            tokens, own = self.summary.tokens, self.config.seed
-            drawn = [draw_theta(self.space, index, own, tokens, self.mixture).params.cube for index in indices]
-            cube = np.concatenate([point for point in drawn if point is not None])
-        return worth_of_more(asking, tried, cube, seed, noise=prior_of(noise, JOINT), limits=self.limits)
+            drawing = Drawing(self.engine, self.space, self.mixture, tokens, self.config.seed, sample)
+            following = range(self.settings.trials, self.settings.trials + MORE)
+            drawn, _ = drawing.choose(following, self.counts.draws, self.objective)
+            cube = np.concatenate([one.params.cube for one in drawn if one.params.cube is not None])
+        return worth_of_more(asking, tried, cube, seed, limits=self.limits)
 
     def next_round(
-        self, points: Sequence[Floats], outcomes: Sequence[Outcome], n: int, number: int, mixture: MixtureConfig
+        self,
+        points: Sequence[Floats],
+        outcomes: Sequence[Outcome],
+        n: int,
+        number: int,
+        mixture: MixtureConfig,
+        noise: Noise | None,
     ) -> Floats:
         """(n, dim) cube points that promise most after the trials so far."""
         kept = [index for index, outcome in enumerate(outcomes) if outcome.losses is not None]
@@ -323,7 +301,8 @@ class _Run:
             Mixtures.of_names(mixtures, self.domains, self.criteria, full.counted),
             np.array([self.joint(outcomes[index].losses) for index in kept], dtype=np.float64),
         )
-        asking = NextRound(self.space, mixture, self.prepared.sample.tokens_by_domain, cheap, full, self.quality)
+        tokens, prior = self.prepared.sample.tokens_by_domain, prior_of(noise, JOINT)
+        asking = NextRound(self.space, mixture, tokens, cheap, full, self.counts.sample, noise=prior)
         losses = np.array([[(outcomes[index].losses or {})[name] for name in self.targets] for index in kept])
         warm = self.believe(Trained(mixtures, [], losses))
         known = None
@@ -364,40 +343,10 @@ class _Run:
             f"({'; '.join(reasons[:3])}). Lower search.proxy.lr or raise search.tokens_per_trial"
         )
 
-    def documents(self, end_id: int | None) -> QualitySample:
-        """Those on which mixtures are measured, and the counting proxy over them."""
-        sample, counting = self.prepared.sample, self.settings.counting
-        found = sample.quality_sample(QUALITY_DOCS, self.config.seed)
-        if counting is None:
-            return found
-        rows = sample.quality_rows(QUALITY_DOCS, self.config.seed)
-        counts = counting_proxy(self.config, counting, self.engine, self.progress, self.prepared, end_id, rows)
-        return replace(found, counts=counts)
-
     @property
     def feature_sets(self) -> tuple[FeatureSet, FeatureSet]:
         """What the full models see, and what screens."""
-        counts = self.quality.counts
-        counted = () if counts is None else counts.targets
-        return feature_sets(self.settings.regressor.features, self.domains, self.criteria, counted)
-
-    def ask_counts(self, outcomes: Sequence[Outcome], noise: Noise | None) -> None:
-        """Go on without the counting proxy where it does not help to predict the first round's trials."""
-        done = [(one.mixture, one.losses) for one in outcomes if one.mixture is not None and one.losses is not None]
-        if self.quality.counts is None or len(done) < LEAST_TRIALS:
-            return
-        losses = np.array([[measured[name] for name in self.targets] for _, measured in done])
-        full = replace(self.feature_sets[0], kind="realised")
-        trained = Trained([mixture for mixture, _ in done], [], losses)
-        verdict = counts_help(trained, full, self.objective, noise, self.config.seed)
-        told = np.array([[(mixture.counted or {})[name] for name in self.targets] for mixture, _ in done])
-        agreement = scores(self.objective.joint(losses), self.objective.joint(told)).spearman
-        self.progress.say(
-            f"search: counted n-grams rank the trained mixtures with Spearman {agreement:.3f}; held-out error "
-            f"{verdict.together:.3f} with them, {verdict.alone:.3f} without: {'used' if verdict.helps else 'left out'}"
-        )
-        if not verdict.helps:
-            self.quality = replace(self.quality, counts=None)
+        return feature_sets(self.settings.regressor.features, self.domains, self.criteria, self.counts.targets)
 
     def natural_losses(self, jobs: Sequence[ProxyJob], outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """What `objective_rule: worst` measures the swarm against."""
@@ -458,7 +407,7 @@ class _Run:
             self.objective,
             self.feature_sets,
             trained,
-            self.quality,
+            self.counts.sample,
             self.config.seed,
             noise,
             self.believe(trained),

@@ -54,14 +54,14 @@ def point(drawn: Drawn) -> bytes:
 
 def test_without_counts_every_trial_has_its_first_draw(sample: QualitySample) -> None:
     plain = QualitySample(sample.domain, sample.n_tokens, sample.normalised, sample.whole)
-    chosen, counted = drawing(plain).first(TRIALS, 1, Objective({"a": 1.0}))
+    chosen, counted = drawing(plain).choose(range(TRIALS), 1, Objective({"a": 1.0}))
     assert counted is None
     assert [point(one) for one in chosen] == [point(draw_theta(SPACE, i, 7, POOL, MIXTURE)) for i in range(TRIALS)]
 
 
 def test_a_trial_is_that_of_its_own_draws_which_the_counts_like_best(sample: QualitySample) -> None:
     made = drawing(sample)
-    chosen, counted = made.first(TRIALS, DRAWS, Objective({"a": 0.25, "b": 0.75}))
+    chosen, counted = made.choose(range(TRIALS), DRAWS, Objective({"a": 0.25, "b": 0.75}))
     assert counted is not None
     changed = 0
     for index, one in enumerate(chosen):
@@ -75,7 +75,7 @@ def test_a_trial_is_that_of_its_own_draws_which_the_counts_like_best(sample: Qua
         changed += best > 0
     assert 0.4 * TRIALS < changed < 0.95 * TRIALS
     # a longer swarm begins with the shorter one
-    fewer, _ = made.first(5, DRAWS, Objective({"a": 0.25, "b": 0.75}))
+    fewer, _ = made.choose(range(5), DRAWS, Objective({"a": 0.25, "b": 0.75}))
     assert [point(one) for one in fewer] == [point(one) for one in chosen[:5]]
 
 
