@@ -4,16 +4,16 @@
 
 The first fidelity is a counting proxy (`benchmarks.ngram_proxy`): a loss of any mixture for tens of milliseconds, which
 ranks mixtures as transformer proxies of 1.6M tokens do with Spearman .92. Here it is the planted loss with other worths
-of domains and criteria, disturbed until it ranks fresh draws so. It is used twice: of four times as many draws as
-trials the half that it likes best are candidates for trials (the draws between which it is undecided stay in), and the
-finalists are judged by a Gaussian process of what it leaves over (loss = b * counted + residual, b by least squares),
-as in co-kriging (Kennedy and O'Hagan 2000). Printed: regret in nats, mean and 95 % interval over seeds, and how many
+of domains and criteria, disturbed until it ranks fresh draws so. It is used as the search uses it: of a few draws a
+trial the one that it likes best is trained, and finalists are judged by a Gaussian process of what it leaves over
+(`quadmix.search.beside_counts`). Printed: regret in nats, mean and 95 % interval over seeds, and how many
 trials the first fidelity saves.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from benchmarks.search import CANDIDATES, FINALISTS, NOISE, PROBLEMS, TOP, Problem, one_shot, tried
+from quadmix.config import CountingConfig
 from quadmix.core.param_space import draw_cube, params_from_cube
 from quadmix.hashing import seed_for
 from quadmix.search.proposals import average
@@ -29,6 +30,8 @@ from quadmix.search.regressors import TargetModels, fit_targets
 from quadmix.search.screening import screen
 
 Floats = NDArray[np.float64]
+
+DRAWS = CountingConfig().draws
 
 
 def disturbed(problem: Problem, spearman: float, seed: int) -> Problem:
@@ -50,27 +53,27 @@ def disturbed(problem: Problem, spearman: float, seed: int) -> Problem:
 
 def with_counts(problem: Problem, counted: Problem, seed: int, noise: float, n: int) -> float:
     """True loss of what a one-shot search with `n` trials proposes when it may ask the counting proxy."""
-    draws = problem.draw(4 * n, seed_for(seed, "trials"))
-    liked = np.argsort(counted.loss(counted.mixtures(draws)), kind="stable")[: 2 * n]
-    cube = draws[np.sort(liked)[:n]]
+    draws = problem.draw(DRAWS * n, seed_for(seed, "trials"))
+    told = counted.loss(counted.mixtures(draws)).reshape(n, DRAWS)
+    cube = draws.reshape(n, DRAWS, -1)[np.arange(n), told.argmin(axis=1)]
     trials = tried(problem, cube, seed, noise)
-    known = counted.loss(trials.mixtures)
-    slope = float(np.polyfit(known, trials.joint, 1)[0])
     points = draw_cube(problem.space, CANDIDATES, seed_for(seed, "candidates"))
     params = params_from_cube(problem.space, points)
     feasible, features, _ = screen(params, problem.tokens, problem.mixture, problem.cheap)
     points, features = points[feasible], features[feasible]
 
-    def fit(columns: Floats, names: tuple[str, ...] | list[str], losses: Floats) -> TargetModels:
+    def fit(columns: Floats, names: Sequence[str], losses: Floats) -> TargetModels:
         return fit_targets(["t"], columns, losses[:, None], "gaussian_process", columns=names, calibrate=False)
 
     own = params_from_cube(problem.space, trials.cube)
     cheap = fit(problem.cheap.matrix(trials.mixtures, own), problem.cheap.names, trials.joint)
     points = points[np.argsort(cheap.predict(features)[:, 0], kind="stable")[:FINALISTS]]
-    full = fit(problem.full.matrix(trials.mixtures, own), problem.full.names, trials.joint - slope * known)
+    full = replace(problem.full, counted=("t",))
+    known = replace(trials.mixtures, counted=counted.loss(trials.mixtures)[:, None])
+    models = fit(full.matrix(known, own), full.names, trials.joint)
     mixtures = problem.mixtures(points)
-    rest = full.predict(problem.full.matrix(mixtures, params_from_cube(problem.space, points)))[:, 0]
-    guess = rest + slope * counted.loss(mixtures)
+    mixtures = replace(mixtures, counted=counted.loss(mixtures)[:, None])
+    guess = models.predict(full.matrix(mixtures, params_from_cube(problem.space, points)))[:, 0]
     point = average(points, guess, TOP)
     if not problem.feasible(point)[0]:
         point = average(points, guess, 1)

@@ -2,11 +2,8 @@
 
     python -m benchmarks.ngram_proxy --output FOLDER [--thetas 40] [--minutes 30] [--tokens 100000,400000,1600000]
 
-The counting proxy interpolates trigrams, bigrams, unigrams and the uniform distribution, each order with a Dirichlet
-prior of the order below: p(w | h) = (c(h, w) + m p(w | shorter h)) / (c(h) + m). Only n-grams of the held-out text
-matter, so the pool becomes sparse matrices (documents x n-grams of the target) once; the counts of any mixture are one
-product with its copies, exact, and the three m are fitted on the natural mixture's loss on the targets' search half.
-It sees the whole selection, as no thinning is needed.
+The counting proxy is that of the search (`quadmix.search.counting`), over all documents of the pool; it sees the whole
+selection, as no thinning is needed.
 
 Transformer proxies are those of the quick start's config with more or fewer tokens, all of one seed, each kept in
 FOLDER as it ends: killed or out of `--minutes` of CPU time, the next run goes on. `--minutes 0` prints what is there.
@@ -18,114 +15,31 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.sparse import csr_matrix, vstack
 from scipy.stats import spearmanr
 
 from benchmarks.measuring import ROOT
-from proxy_models.data import EvalSet, TokenPool
+from proxy_models.data import TokenPool
 from quadmix.config import RunConfig
 from quadmix.config_reader import read_config
 from quadmix.engine.local import LocalEngine
 from quadmix.hashing import fingerprint, seed_for
 from quadmix.progress import Progress
+from quadmix.search.counting import START, CountedSample, Known
 from quadmix.search.proposals import theta_by_name
 from quadmix.search.trials import draw_theta, param_space
 from quadmix.stages.annotate import annotate
+from quadmix.stages.counting import held_out_windows
 from quadmix.stages.records import begin, load_piece
 from quadmix.stages.search_inputs import Prepared, checked, prepare, swarm_parts
 from quadmix.stages.swarm import ProxyJob, TrainJobs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-ORDERS = 3
-_BLOCK = 512  # documents whose n-grams are coded at once
-
-
-@dataclass(frozen=True)
-class CountedTarget:
-    """A target's held-out tokens as positions among its different n-grams. Of each order 1..3: `rows` (n,) and
-    `context_rows` (n,), which n-gram and which context a token is; `grams`, `contexts`: (docs, distinct), the pool's.
-    """
-
-    rows: tuple[Ints, ...]
-    context_rows: tuple[Ints, ...]
-    grams: tuple[csr_matrix, ...]
-    contexts: tuple[csr_matrix, ...]
-    vocabulary: int
-
-    @staticmethod
-    def of(tokens: Ints, pool: TokenPool, vocabulary: int, end: int) -> CountedTarget:
-        """tokens: (n,) held out; end: the token before a document's first one."""
-        rows, context_rows, grams, contexts = [], [], [], []
-        for order in range(1, ORDERS + 1):
-            whole, context = codes(np.concatenate([np.full(ORDERS - 1, end), tokens]), order, vocabulary)
-            known, position = np.unique(whole, return_inverse=True)
-            known_context, context_position = np.unique(context, return_inverse=True)
-            counted = [counts(block, order, vocabulary, known, known_context) for block in blocks(pool, end)]
-            rows.append(position.astype(np.int64))
-            context_rows.append(context_position.astype(np.int64))
-            grams.append(vstack([one for one, _ in counted], format="csr"))
-            contexts.append(vstack([one for _, one in counted], format="csr"))
-        return CountedTarget(tuple(rows), tuple(context_rows), tuple(grams), tuple(contexts), vocabulary)
-
-    def counted(self, copies: Floats) -> list[tuple[Floats, Floats]]:
-        """Per order, counts of every held-out token's n-gram and of its context, (n,) each. copies: (docs,)."""
-        found = []
-        for order in range(ORDERS):
-            whole = copies @ self.grams[order]
-            context = copies @ self.contexts[order]
-            found.append((whole[self.rows[order]], context[self.context_rows[order]]))
-        return found
-
-    def loss(self, counted: list[tuple[Floats, Floats]], prior: Floats) -> float:
-        """Mean nats per token. prior: (orders,) the m of each order; fewer orders than counted leave out the longer."""
-        chance = np.full(len(self.rows[0]), 1.0 / self.vocabulary)
-        for strength, (whole, context) in zip(prior, counted, strict=False):
-            chance = (whole + strength * chance) / (context + strength)
-        return float(-np.log(chance).mean())
-
-
-def codes(stream: Ints, order: int, vocabulary: int) -> tuple[Ints, Ints]:
-    """(n-gram, context) of every token but the first two: numbers in base `vocabulary`, exact below 2,097,152."""
-    length = len(stream) - (ORDERS - 1)
-    context = np.zeros(length, dtype=np.int64)
-    for back in range(order - 1, 0, -1):
-        context = context * vocabulary + stream[ORDERS - 1 - back : ORDERS - 1 - back + length]
-    return context * vocabulary + stream[ORDERS - 1 :], context
-
-
-def blocks(pool: TokenPool, end: int) -> Iterator[list[Ints]]:
-    """The pool's documents, each led by two end tokens."""
-    lead = np.full(ORDERS - 1, end, dtype=np.int64)
-    for start in range(0, pool.n_docs, _BLOCK):
-        documents = np.arange(start, min(start + _BLOCK, pool.n_docs))
-        yield [
-            np.concatenate([lead, pool.gather(documents[i : i + 1]).astype(np.int64)]) for i in range(documents.size)
-        ]
-
-
-def counts(
-    documents: list[Ints], order: int, vocabulary: int, known: Ints, known_context: Ints
-) -> tuple[csr_matrix, csr_matrix]:
-    """(documents, n-grams) and (documents, contexts): how often each document holds what the target holds."""
-    coded = [codes(document, order, vocabulary) for document in documents]
-    owner = np.repeat(np.arange(len(documents)), [len(whole) for whole, _ in coded])
-    found = []
-    for part, wanted in ((0, known), (1, known_context)):
-        values = np.concatenate([one[part] for one in coded])
-        place = np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)
-        hit = wanted[place] == values
-        shape = (len(documents), len(wanted))
-        found.append(csr_matrix((np.ones(int(hit.sum())), (owner[hit], place[hit])), shape=shape))
-    return found[0], found[1]
 
 
 @dataclass(frozen=True)
@@ -187,38 +101,28 @@ def counting_losses(setting: Setting) -> tuple[Floats, Floats]:
     task, sample = replace(prepared.task, tokens=prepared.task.budget), prepared.sample
     pool = TokenPool(prepared.pool.segments)
     _, tokenizer, _ = checked(setting.config)
-    end = tokenizer.end_id if tokenizer.end_id is not None else 0
+    end = tokenizer.end_id or 0
     started = time.process_time()
-    targets = [
-        CountedTarget.of(EvalSet.load(path).tokens.astype(np.int64), pool, tokenizer.vocab_size, end)
-        for half, _, path in task.eval_sets
-        if half == "search"
-    ]
+    known = Known.of(
+        [held_out_windows(path, end) for half, _, path in task.eval_sets if half == "search"], tokenizer.vocab_size
+    )
+    documents = [pool.gather(place).astype(np.int64) for place in sample.place[:, None]]
+    matrix = known.count(documents, end).T.tocsr()
     print(f"counting the pool's n-grams: {time.process_time() - started:.1f} CPU s")
 
     def copies(job: ProxyJob) -> Floats:
-        found = np.zeros(pool.n_docs)
-        found[sample.place] = task.draw(job, sample)
-        return found
+        return task.draw(job, sample).astype(np.float64)
 
-    natural = ProxyJob(0, "natural", "natural", "search", setting.jobs[0].seed)
-    known = [target.counted(copies(natural)) for target in targets]
-
-    def joint(logs: Floats) -> float:
-        return float(np.mean([t.loss(k, np.exp(logs)) for t, k in zip(targets, known, strict=True)]))
-
-    fitted = minimize(joint, np.log([10.0, 100.0, 100.0]), method="Nelder-Mead", options={"xatol": 0.01})
-    prior = np.exp(fitted.x)
-    print(f"priors of unigrams, bigrams, trigrams: {', '.join(f'{m:.1f}' for m in prior)}; natural {fitted.fun:.3f}")
-    drawn = [copies(job) for job in setting.jobs]
+    natural = copies(ProxyJob(0, "natural", "natural", "search", setting.jobs[0].seed))
+    counted = CountedSample(known, matrix, np.array(START)).fitted(natural)
+    # under a prior that outweighs all counts, the longer orders say what the shorter does
+    unigrams = replace(counted, prior=np.array([counted.prior[0], 1e15, 1e15]))
+    print(f"priors of unigrams, bigrams, trigrams: {', '.join(f'{m:.1f}' for m in counted.prior)}")
+    drawn = np.stack([copies(job) for job in setting.jobs])
     started = time.process_time()
-    counted = [[target.counted(one) for target in targets] for one in drawn]
-    both = [
-        np.array([np.mean([t.loss(k, m) for t, k in zip(targets, row, strict=True)]) for row in counted])
-        for m in (prior, prior[:1])
-    ]
+    trigrams = counted.losses(drawn).mean(axis=1)
     print(f"loss of a mixture on both targets: {1e3 * (time.process_time() - started) / len(drawn):.1f} CPU ms")
-    return both[0], both[1]
+    return trigrams, unigrams.losses(drawn).mean(axis=1)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +82,7 @@ def main() -> None:
                 told = np.random.default_rng(seed).chisquare(6)
                 prior = NoisePrior(given.noise * float(np.sqrt(told / 6)), 6)
                 for name, noise in (("", None), ("given", prior)):
-                    worth = worth_of_more(asking, before, cube[size:], seed, noise=noise)
+                    worth = worth_of_more(replace(asking, noise=noise), before, cube[size:], seed)
                     rows[name].append((worth.mean, worth.low, worth.high))
                 gains.append(proposed(problem, before, seed) - proposed(problem, trials, seed))
             true = np.array(gains)

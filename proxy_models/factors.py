@@ -81,8 +81,8 @@ def corrected(
     """Sums over documents of squared gradients in the bases; `Bases.none()`: in the weights' own."""
     place, dtype = device_of(device), next(model.parameters()).dtype
     totals = {name: Sum(*shape) for name, shape in layers.shapes().items()}
-    q_in = {name: torch.from_numpy(eigen.vectors).to(place, dtype) for name, eigen in bases.inputs.items()}
-    q_out = {name: torch.from_numpy(eigen.vectors).to(place, dtype) for name, eigen in bases.outputs.items()}
+    q_in = {name: torch.tensor(eigen.vectors, dtype=dtype, device=place) for name, eigen in bases.inputs.items()}
+    q_out = {name: torch.tensor(eigen.vectors, dtype=dtype, device=place) for name, eigen in bases.outputs.items()}
 
     def add(batch: Batch, layer: Layer, given: Tensor, gradient: Tensor) -> None:
         del batch
@@ -98,9 +98,21 @@ def corrected(
 
 
 def reference_gradient(
-    model: nn.Module, layers: Layers, docs: Sequence[Tokens], *, max_tokens: int = 512, device: str = "auto"
+    model: nn.Module,
+    layers: Layers,
+    docs: Sequence[Tokens],
+    *,
+    contexts: Sequence[int] | None = None,
+    max_tokens: int = 512,
+    device: str = "auto",
 ) -> Gradient:
-    """The gradient of the reference's loss: summed over all predictions, with their number."""
+    """The gradient of the reference's loss: summed over all predictions, with their number.
+
+    contexts: of each document, how many of its first tokens are context and do not count (a prompt); none where left
+    out.
+    """
+    # a document's first token is never predicted, so it is context anyhow
+    before = np.maximum(np.zeros(len(docs), np.int64) if contexts is None else np.array(contexts, np.int64), 1)
     totals = {name: Sum(*shape) for name, shape in layers.shapes().items()}
 
     def add(batch: Batch, layer: Layer, given: Tensor, gradient: Tensor) -> None:
@@ -110,10 +122,14 @@ def reference_gradient(
             totals[part.name].add(whole[part.first : part.last])
 
     def actual(parts: Causal, batch: Batch, hidden: Tensor) -> Tensor:
-        return parts.head.gradient(hidden, batch.targets[batch.real])
+        gradient = parts.head.gradient(hidden, batch.targets[batch.real])
+        position = torch.arange(1, batch.inputs.shape[1] + 1, device=gradient.device)  # of the token that is predicted
+        counts = position >= torch.from_numpy(before[batch.members]).to(gradient.device)[:, None]
+        return gradient * counts[batch.real][:, None]
 
     _pass(model, layers, docs, max_tokens, device, actual, add)
-    return Gradient({name: total.matrix() for name, total in totals.items()}, int(predictions(docs, max_tokens).sum()))
+    counted = np.maximum(predictions(docs, max_tokens) + 1 - before, 0)
+    return Gradient({name: total.matrix() for name, total in totals.items()}, int(counted.sum()))
 
 
 def _same_memory(one: Tensor, other: Tensor) -> bool:

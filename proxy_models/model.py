@@ -124,5 +124,7 @@ def rope(time: int, head: int, device: torch.device) -> Tensor:
 
 def rotate(heads: Tensor, rotation: Tensor) -> Tensor:
     """Rotary position embedding: neighbouring entries (2j, 2j + 1) of every head are turned as one complex number."""
+    if heads.dtype is torch.bfloat16:  # which has no complex numbers
+        heads = heads.float()
     pairs = torch.view_as_complex(heads.view(*heads.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * rotation).flatten(-2)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from proxy_models.bfloat16 import head_loss_in_bfloat16
 from proxy_models.completions import HeldOut
 from proxy_models.data import Tokens
 from proxy_models.gradients import head_loss, token_losses
@@ -129,8 +130,11 @@ def backward(model: Decoder, inputs: torch.Tensor, targets: torch.Tensor, share:
     if embedding.grad is None:
         embedding.grad = torch.zeros_like(embedding)
     looked_up = embedding.detach()[inputs].requires_grad_()
-    hidden = model.body(looked_up)
-    loss, gradient = head_loss(
+    halved = model.config.precision == "bfloat16"
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=halved):
+        hidden = model.body(looked_up)
+    head = head_loss_in_bfloat16 if halved else head_loss
+    loss, gradient = head(
         hidden.detach().flatten(0, 1), embedding, model.frequency, targets.flatten(), embedding.grad, share
     )
     hidden.backward(gradient.view_as(hidden))  # type: ignore[no-untyped-call]

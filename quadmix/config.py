@@ -387,6 +387,7 @@ class ProxyConfig(Section):
     betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     clip: Annotated[float, Field(gt=0.0)] = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"  # of training's products; weights and losses stay float32
 
     @model_validator(mode="before")
     @classmethod
@@ -455,6 +456,14 @@ class NoiseConfig(Section):
     seeds: Annotated[int, Field(ge=0, le=100)] = 1
 
 
+class CountingConfig(Section):
+    """A model of counted n-grams as a first fidelity. draws: of Algorithm 1 for each trial of the first round, of which
+    the one that it likes best is trained; tokens: of the documents whose n-grams are counted."""
+
+    draws: Annotated[int, Field(ge=1, le=100)] = 3
+    tokens: Count = 4 * 10**6
+
+
 class SearchConfig(Section):
     """The swarm of proxies and what is made of it."""
 
@@ -475,6 +484,7 @@ class SearchConfig(Section):
     average_top: Annotated[int, Field(ge=1, le=10_000)] = 10
     eval_tokens: Count = 40_000  # per target and half, at most
     noise: NoiseConfig = NoiseConfig()
+    counting: CountingConfig | None = CountingConfig()  # null: without
     confirm: ConfirmConfig = ConfirmConfig()
 
 

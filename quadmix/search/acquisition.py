@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quadmix.core.param_space import ParamSpace, draw_cube
 from quadmix.hashing import hash_words, purpose_key, seed_for
+from quadmix.search.noise import NoisePrior
 from quadmix.search.regressors import TargetModels, fit_targets
 
 Floats = NDArray[np.float64]
@@ -28,10 +29,12 @@ _INSIDE = 1e-9
 _AVERAGED, _AVERAGED_FROM = 10, 40
 
 
-def fit_belief(features: Floats, joint: Floats, columns: Sequence[str]) -> TargetModels:
+def fit_belief(
+    features: Floats, joint: Floats, columns: Sequence[str], noise: NoisePrior | None = None
+) -> TargetModels:
     """What is thought of the joint loss, mean and standard deviation. features: (n, f) with named columns; joint: (n,)
-    finite."""
-    return fit_targets(["joint"], features, joint[:, None], "gaussian_process", columns=columns)
+    finite; noise: its prior, where repeated seeds told it."""
+    return fit_targets(["joint"], features, joint[:, None], "gaussian_process", columns=columns, noise=[noise])
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats:

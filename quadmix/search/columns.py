@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SHARE = "share:"
+COUNTED = "counted:"
 SMALLEST_SHARE = 1e-3
 
 

@@ -16,7 +16,7 @@ A domain from which a mixture takes nothing has share 0, repeats 1 and the mean 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +29,9 @@ from quadmix.core.portable import FAST, sigmoid
 from quadmix.core.quality import quality_interval
 from quadmix.core.quotas import project, reach, with_quotas
 from quadmix.core.sampling import CappedRise, rise
+from quadmix.search.columns import COUNTED
 from quadmix.search.constraints import Limits
+from quadmix.search.counting import AT_ONCE, Counts
 from quadmix.search.result import MixtureByName
 
 Floats = NDArray[np.float64]
@@ -43,15 +45,19 @@ SCREENING_TOLERANCE = 1e-6
 @dataclass(frozen=True)
 class Mixtures:
     """A batch of k mixtures, expected or realised. tokens: (k,); share, repeats: (k, n_domains);
-    quality: (k, n_domains, n_criteria), None while it was not computed."""
+    quality: (k, n_domains, n_criteria), counted: (k, n_targets) losses of the counting proxy; None where they were not
+    computed."""
 
     tokens: Floats
     share: Floats
     repeats: Floats
     quality: Floats | None = None
+    counted: Floats | None = None
 
-    def by_name(self, index: int, domains: Sequence[str], criteria: Sequence[str]) -> MixtureByName:
-        """One of them, keyed by names."""
+    def by_name(
+        self, index: int, domains: Sequence[str], criteria: Sequence[str], counted: Sequence[str] = ()
+    ) -> MixtureByName:
+        """One of them, keyed by names. counted: names of the columns of its counted losses."""
         if self.quality is None:
             raise ValueError("mean qualities were not computed for these mixtures")
         return MixtureByName(
@@ -62,16 +68,21 @@ class Mixtures:
                 name: {criterion: float(self.quality[index, m, n]) for n, criterion in enumerate(criteria)}
                 for m, name in enumerate(domains)
             },
+            counted=None if self.counted is None else dict(zip(counted, self.counted[index].tolist(), strict=True)),
         )
 
     @staticmethod
-    def of_names(mixtures: Sequence[MixtureByName], domains: Sequence[str], criteria: Sequence[str]) -> Mixtures:
-        """The inverse of `by_name`, stacked."""
+    def of_names(
+        mixtures: Sequence[MixtureByName], domains: Sequence[str], criteria: Sequence[str], counted: Sequence[str] = ()
+    ) -> Mixtures:
+        """The inverse of `by_name`, stacked. counted: targets whose counted losses all of them must have."""
+        losses = [[(mixture.counted or {})[name] for name in counted] for mixture in mixtures] if counted else None
         return Mixtures(
             np.array([mixture.tokens for mixture in mixtures], dtype=np.float64),
             np.array([[mixture.share[name] for name in domains] for mixture in mixtures]),
             np.array([[mixture.repeats[name] for name in domains] for mixture in mixtures]),
             np.array([[[mixture.quality[d][c] for c in criteria] for d in domains] for mixture in mixtures]),
+            None if losses is None else np.array(losses),
         )
 
 
@@ -163,13 +174,15 @@ def _unique_when_scaled(params: Params, cutoff: Floats, scale: Floats) -> Floats
 
 @dataclass(frozen=True)
 class QualitySample:
-    """Documents on which mean qualities are computed. domain: (n,); n_tokens: (n,); normalised: (n, n_criteria), the
-    q_n of eq. 1; `whole`: (n_domains, n_criteria), the token-weighted mean of each domain."""
+    """Documents on which mixtures are measured. domain: (n,); n_tokens: (n,); normalised: (n, n_criteria), the
+    q_n of eq. 1; `whole`: (n_domains, n_criteria), the token-weighted mean of each domain; counts: the counting proxy
+    over these documents, where there is one."""
 
     domain: NDArray[np.int32]
     n_tokens: NDArray[np.int64]
     normalised: Floats
     whole: Floats
+    counts: Counts | None = None
 
     @staticmethod
     def of(domain: NDArray[np.int32], n_tokens: NDArray[np.int64], normalised: Floats, n_domains: int) -> QualitySample:
@@ -189,19 +202,32 @@ def mean_by_domain(domain: NDArray[np.integer], weights: Floats, values: Floats,
 
 
 def with_quality(found: ClosedForm, sample: QualitySample, max_copies: int) -> Mixtures:
-    """The same mixtures with their expected mean qualities; milliseconds each. All of them must be feasible."""
-    sigma = sigmoid(sample.normalised, FAST)
+    """The same mixtures with their expected mean qualities and counted losses; milliseconds each. All of them must be
+    feasible."""
     n_domains = found.params.floor.shape[1]
     tokens = sample.n_tokens.astype(np.float64)
     quality = np.empty((len(found.params), n_domains, sample.normalised.shape[1]))
+    waiting: list[Floats] = []
+    counted: list[Floats] = []
+    for index, copies in enumerate(expected_copies(found, sample, max_copies)):
+        means = mean_by_domain(sample.domain, tokens * copies, sample.normalised, n_domains)
+        quality[index] = np.where(np.isfinite(means), means, _filled(sample.whole))
+        if sample.counts is not None:
+            waiting.append(copies)
+            if len(waiting) == AT_ONCE or index == len(quality) - 1:
+                counted.append(sample.counts.losses(np.stack(waiting)))
+                waiting = []
+    return replace(found.mixtures, quality=quality, counted=np.concatenate(counted) if counted else None)
+
+
+def expected_copies(found: ClosedForm, sample: QualitySample, max_copies: int) -> Iterator[Floats]:
+    """(n,) expected copies of the sample's documents, mixture by mixture."""
+    sigma = sigmoid(sample.normalised, FAST)
     for index in range(len(found.params)):
         merged = (found.params.merge_weights[index][sample.domain] * sigma).sum(axis=1)
         low, high = quality_interval(merged, sample.n_tokens, sample.domain)
         one, scale = found.params.one(index), float(found.scale[index])
-        copies = _expected_copies(one, scale, max_copies, sample.domain, low, high)
-        means = mean_by_domain(sample.domain, tokens * copies, sample.normalised, n_domains)
-        quality[index] = np.where(np.isfinite(means), means, _filled(sample.whole))
-    return replace(found.mixtures, quality=quality)
+        yield _expected_copies(one, scale, max_copies, sample.domain, low, high)
 
 
 def _expected_copies(
@@ -226,15 +252,21 @@ def _filled(whole: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """The columns of a feature matrix. kind: realised | screening | theta; see `names`."""
+    """The columns of a feature matrix. kind: realised | screening | theta; counted: targets whose losses the counting
+    proxy told; see `names`."""
 
     kind: str
     domains: tuple[str, ...]
     criteria: tuple[str, ...]
+    counted: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
-        """`share:web`, `repeats:web`, `quality:edu`, `lift:web:edu`; of theta: `merge_weight:web:edu`, `cutoff:web`."""
+        """`share:web`, `repeats:web`, `quality:edu`, `lift:web:edu`, `counted:papers`; of theta:
+        `merge_weight:web:edu`, `cutoff:web`."""
+        return self._own_names() + [f"{COUNTED}{target}" for target in self.counted]
+
+    def _own_names(self) -> list[str]:
         if self.kind == "theta":
             fields = [f"{field}:{d}" for field in ("steepness", "cutoff", "exponent", "floor") for d in self.domains]
             return [f"merge_weight:{d}:{c}" for d in self.domains for c in self.criteria] + fields
@@ -245,6 +277,14 @@ class FeatureSet:
 
     def matrix(self, mixtures: Mixtures, params: Params | None) -> Floats:
         """(k, len(names)). params: the thetas as drawn, needed by kind `theta` only."""
+        own = self._own_matrix(mixtures, params)
+        if not self.counted:
+            return own
+        if mixtures.counted is None:
+            raise ValueError("the counting proxy was not asked about these mixtures")
+        return np.concatenate([own, mixtures.counted], axis=1)
+
+    def _own_matrix(self, mixtures: Mixtures, params: Params | None) -> Floats:
         if self.kind == "theta":
             if params is None:
                 raise ValueError("raw theta features asked of mixtures that have no theta")

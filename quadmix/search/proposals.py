@@ -89,7 +89,7 @@ def proposal(
     return Proposal(
         origin=origin,
         theta=theta_by_name(buildable(params, domain_tokens, mixture, limits), domains, criteria),
-        mixture=guess.mixtures.by_name(0, domains, criteria),
+        mixture=guess.mixtures.by_name(0, domains, criteria, models.full_features.counted),
         predicted=predicted_by_name(guess.losses[0], models),
     )
 

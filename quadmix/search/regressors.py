@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from quadmix.errors import EnvironmentFault
 from quadmix.one_thread import one_blas_thread
+from quadmix.search.beside_counts import BesideCounts, split_columns, told_of
 from quadmix.search.columns import by_rows, check_columns, share_mask
 from quadmix.search.gaussian_process import GaussianProcess
 from quadmix.search.intervals import Calibration, JointCalibration
@@ -94,10 +95,15 @@ REGRESSORS: Mapping[str, tuple[str, ...]] = {**{name: (name,) for name in MODELS
 
 
 def make_regressor(
-    kind: str = "lightgbm", preset: str = "small", columns: Sequence[str] = (), noise: NoisePrior | None = None
+    kind: str = "lightgbm",
+    preset: str = "small",
+    columns: Sequence[str] = (),
+    noise: NoisePrior | None = None,
+    target: str = "",
 ) -> Stack:
     """An unfitted regressor. preset: LightGBM's; columns: names of the features, as FeatureSet.names gives them;
     noise: of the losses, where repeated seeds measured it: the Gaussian process' prior, and the floor of intervals.
+    Where there are counted losses among the columns, it predicts what they leave over of the target's.
 
     Raises ValueError for a kind or preset that does not exist, and for a log-linear law without shares.
     """
@@ -110,7 +116,12 @@ def make_regressor(
         if kind == "log_linear":
             raise ValueError(f"a log-linear law needs columns named `share:DOMAIN` and found {list(columns)[:6]}")
         members = tuple(name for name in members if name != "log_linear")
-    candidates = {name: partial(_model, name, preset, tuple(columns), noise) for name in members}
+    own, counted = split_columns(columns)
+    make = partial(_model, preset=preset, columns=own, noise=noise)
+    candidates: dict[str, Callable[[], Model]] = {name: partial(make, name) for name in members}
+    if counted:
+        which = told_of(columns, target)
+        candidates = {name: partial(BesideCounts, one, len(own), which) for name, one in candidates.items()}
     return Stack(candidates, least=0.0 if noise is None else noise.least)
 
 
@@ -186,10 +197,10 @@ def fit_targets(
     features = by_rows(features)
     with one_blas_thread():
         models = tuple(
-            make_regressor(kind, preset, names, noise[column] if noise else None).fit(
+            make_regressor(kind, preset, names, noise[column] if noise else None, target).fit(
                 features, by_rows(losses[:, column]), calibrate=calibrate
             )
-            for column in range(len(targets))
+            for column, target in enumerate(targets)
         )
     return TargetModels(tuple(targets), models)
 

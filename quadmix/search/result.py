@@ -42,12 +42,14 @@ class ThetaByName:
 class MixtureByName:
     """A mixture as realised or expected. share: of tokens; repeats: tokens / unique tokens; quality: token-weighted
     mean of the normalised scores. A domain without tokens has share 0, repeats 1 and the quality of the whole domain.
+    counted: nats per token by target as the counting proxy has them, None where it was not asked.
     """
 
     tokens: float
     share: dict[str, float]
     repeats: dict[str, float]
     quality: dict[str, dict[str, float]]
+    counted: dict[str, float] | None = None
 
 
 @with_config(_STRICT)

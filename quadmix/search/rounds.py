@@ -20,6 +20,7 @@ from quadmix.hashing import seed_for
 from quadmix.search.acquisition import averages_of_best, choose_batch, expected_improvement, fit_belief, steps
 from quadmix.search.constraints import Limits
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
+from quadmix.search.noise import NoisePrior
 from quadmix.search.regressors import TargetModels
 from quadmix.search.screening import screen
 
@@ -51,7 +52,8 @@ class Known:
 @dataclass(frozen=True)
 class NextRound:
     """What a round is chosen for. domain_tokens: (n_domains,) of the pool that trials are drawn from, mixture: with a
-    trial's budget; quality: documents on which mean qualities are computed."""
+    trial's budget; quality: documents on which mixtures are measured; noise: of the joint loss, where repeated seeds
+    told it."""
 
     space: ParamSpace
     mixture: MixtureConfig
@@ -60,6 +62,7 @@ class NextRound:
     full: FeatureSet
     quality: QualitySample
     candidates: int = CANDIDATES
+    noise: NoisePrior | None = None
 
     def choose(
         self, tried: Tried, n: int, seed: int, running: Tried | None = None, earlier: Known | None = None
@@ -108,7 +111,7 @@ class NextRound:
         if earlier is not None:
             known = np.concatenate([known, columns.matrix(earlier.mixtures, None)])
             joint = np.concatenate([joint, earlier.joint])
-        belief = fit_belief(known, joint, columns.names)
+        belief = fit_belief(known, joint, columns.names, self.noise)
         return belief, float(belief.predict(known).min())
 
     def matrix(self, columns: FeatureSet, tried: Tried) -> Floats:

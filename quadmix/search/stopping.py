@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from quadmix.hashing import hash_words, uniform
 from quadmix.one_thread import one_blas_thread
 from quadmix.search.acquisition import candidates
+from quadmix.search.beside_counts import slope_of, split_columns
 from quadmix.search.columns import by_rows
 from quadmix.search.constraints import Limits
 from quadmix.search.gaussian_process import Fitted, GaussianProcess
@@ -43,17 +44,21 @@ def worth_of_more(
     more: Floats,
     seed: int,
     *,
-    noise: NoisePrior | None = None,
     limits: Limits | None = None,
 ) -> Worth:
-    """Of trials at the points `more` (m, dim) of the cube, given those in `tried`. asking: the pool and the features;
-    noise: of the joint loss, where it was measured; limits: that a proposal has to keep."""
+    """Of trials at the points `more` (m, dim) of the cube, given those in `tried`. asking: the pool, the features and
+    the noise; limits: that a proposal has to keep."""
     with one_blas_thread():
-        cube = _offered(asking, tried, seed, noise, limits)
+        cube = _offered(asking, tried, seed, limits)
         if not len(cube):  # no candidate keeps the limits: there is nothing that a trial could improve
             return Worth(len(more), 0.0, 0.0, 0.0)
-        belief = _fit(asking.matrix(asking.full, tried), tried.joint, asking.full.names, noise)
-        gains = imagined_gains(belief, by_rows(asking.features(cube, limits)), by_rows(asking.features(more)), seed)
+        own, counted = split_columns(asking.full.names)
+        known, offered, asked = asking.matrix(asking.full, tried), asking.features(cube, limits), asking.features(more)
+        told = [part[:, len(own) :].mean(axis=1) if counted else np.zeros(len(part)) for part in (known, offered)]
+        slope = slope_of(told[0], tried.joint)
+        belief = _fit(known[:, : len(own)], tried.joint - slope * told[0], own, asking.noise)
+        offered, asked = by_rows(offered[:, : len(own)]), by_rows(asked[:, : len(own)])
+        gains = imagined_gains(belief, offered, asked, seed, slope * told[1])
     low, high = np.quantile(gains, (0.05, 0.95))
     return Worth(len(more), *(round(float(value), _DIGITS) for value in (gains.mean(), low, high)))
 
@@ -66,11 +71,14 @@ def worth_in_words(worth: Worth) -> str:
     )
 
 
-def imagined_gains(belief: Fitted, offered: Floats, asked: Floats, seed: int) -> Floats:
-    """(4000,) nats by which imagined outcomes of `asked` (m, f) lower the true loss of the best of `offered` (k, f)."""
+def imagined_gains(belief: Fitted, offered: Floats, asked: Floats, seed: int, told: Floats | float = 0.0) -> Floats:
+    """(4000,) nats by which imagined outcomes of `asked` (m, f) lower the true loss of the best of `offered` (k, f).
+
+    told: (k,) nats that are known without the belief and stand beside it.
+    """
     from scipy.linalg import solve_triangular
 
-    mean = belief.predict(offered)
+    mean = belief.predict(offered) + told
     shared = posterior(belief, offered, asked)
     outcome = posterior(belief, asked, asked)
     outcome[np.diag_indices_from(outcome)] += belief.noise * belief.scale**2 + 1e-12
@@ -109,14 +117,14 @@ def normal(shape: tuple[int, int], seed: int) -> Floats:
     return np.asarray(ndtri(uniform(words, seed, "imagined"))).reshape(shape)
 
 
-def _offered(asking: NextRound, tried: Tried, seed: int, noise: NoisePrior | None, limits: Limits | None) -> Floats:
+def _offered(asking: NextRound, tried: Tried, seed: int, limits: Limits | None) -> Floats:
     """(k, dim) points that are, or may turn out to be, best: by shares and repeats, mean minus one deviation."""
     cube = candidates(asking.space, asking.candidates, seed, best_points(tried))
     feasible, features = asking.screened(cube, limits)
     rows = np.flatnonzero(feasible)
     if not rows.size:
         return cube[rows]
-    belief = _fit(asking.matrix(asking.cheap, tried), tried.joint, asking.cheap.names, noise)
+    belief = _fit(asking.matrix(asking.cheap, tried), tried.joint, asking.cheap.names, asking.noise)
     hope = belief.predict(features[rows]) - np.sqrt(posterior_variance(belief, features[rows]))
     return np.asarray(cube[np.sort(rows[np.argsort(hope, kind="stable")[:_OFFERED]])])
 

@@ -48,17 +48,31 @@ def draw_theta(
 
     Raises BudgetError after 1,000 draws that cannot.
     """
-    for draws in (1, 32, MAX_ATTEMPTS):  # a longer draw begins with the shorter one
-        params = sample_params(space, draws, seed_for(seed, "theta", index))
+    return draw_thetas(space, index, seed, domain_tokens, mixture, 1)[0]
+
+
+def draw_thetas(
+    space: ParamSpace, index: int, seed: int, domain_tokens: NDArray[np.int64], mixture: MixtureConfig, n: int
+) -> list[Drawn]:
+    """The first `n` draws of trial `index` that can meet the budget, or as many as there are among 1,000; at least 1.
+
+    Raises BudgetError where there is none.
+    """
+    found: list[Drawn] = []
+    for draws in (n, 32 * n, MAX_ATTEMPTS):  # a longer draw begins with the shorter one
+        params = sample_params(space, min(draws, MAX_ATTEMPTS), seed_for(seed, "theta", index))
         met = meet_budget(params, domain_tokens, mixture.budget, float(mixture.max_copies), mixture.meet_budget)
-        feasible = np.flatnonzero(np.isfinite(met.multiplier))
-        if feasible.size:
-            return Drawn(params.one(int(feasible[0])), int(feasible[0]) + 1)
-    raise BudgetError(
-        f"mixture.budget: none of {MAX_ATTEMPTS} draws of Algorithm 1 can meet {mixture.budget:,} tokens from a pool "
-        f"of {int(domain_tokens.sum()):,} with at most {mixture.max_copies} copies and meet_budget "
-        f"'{mixture.meet_budget}'. Lower the budget, raise max_copies, or widen mixture.space"
-    )
+        feasible = np.flatnonzero(np.isfinite(met.multiplier))[:n].tolist()
+        found = [Drawn(params.one(row), row + 1) for row in feasible]
+        if len(found) == n:
+            return found
+    if not found:
+        raise BudgetError(
+            f"mixture.budget: none of {MAX_ATTEMPTS} draws of Algorithm 1 can meet {mixture.budget:,} tokens from a "
+            f"pool of {int(domain_tokens.sum()):,} with at most {mixture.max_copies} copies and meet_budget "
+            f"'{mixture.meet_budget}'. Lower the budget, raise max_copies, or widen mixture.space"
+        )
+    return found
 
 
 def thin(

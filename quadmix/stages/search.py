@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import NoReturn
@@ -19,47 +18,39 @@ from numpy.typing import NDArray
 from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine, SchedulesGpus
-from quadmix.errors import BudgetError, ConfigError
+from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, seed_for
 from quadmix.progress import Progress
-from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form
+from quadmix.search.features import FeatureSet, Mixtures
 from quadmix.search.journal import Journal
-from quadmix.search.learning import QUALITY_DOCS, Believed, Trained, believe, feature_sets, learn
+from quadmix.search.learning import Believed, Trained, believe, feature_sets, learn
 from quadmix.search.noise import measure_noise, noise_in_words, prior_of
 from quadmix.search.objective import Objective
-from quadmix.search.pareto import non_dominated, spread_out
-from quadmix.search.proposals import buildable, params_of, predicted_by_name, proposal, propose, theta_by_name
+from quadmix.search.proposals import predicted_by_name, theta_by_name
 from quadmix.search.result import (
     JOINT,
     Confirmation,
-    ConstraintFact,
     CrossValidation,
-    FrontPoint,
     Noise,
     Proposal,
     SearchResult,
-    Tally,
     TargetFacts,
     Trial,
     Worth,
 )
 from quadmix.search.rounds import Known, NextRound, Tried, round_sizes
 from quadmix.search.screening import (
-    PredictFinalists,
-    ScreenChunk,
     SearchModels,
-    chunk_params,
-    chunks,
-    finalists,
-    fronts,
 )
 from quadmix.search.stopping import MORE, worth_in_words, worth_of_more
 from quadmix.search.trial_files import LOSSES_FILE, MIXTURES_FILE, trials_csv
-from quadmix.search.trials import draw_theta
 from quadmix.search.warm_start import Earlier
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.confirming import confirmation_jobs, confirmed, contestants
 from quadmix.stages.constraining import Constraints, constraints_of
+from quadmix.stages.drawing import Drawing
+from quadmix.stages.first_fidelity import FirstFidelity
+from quadmix.stages.proposing import Proposing
 from quadmix.stages.records import (
     StageRecord,
     begin,
@@ -112,7 +103,9 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
         facts = domain_facts(config, annotated.summary, prepared.sample.whole_quality)
         earlier = earlier_trials(warm, parts, facts, list(prepared.facts))
-        result = _Run(config, settings, engine, progress, annotated, prepared, constraints, earlier).result()
+        result = _Run(
+            config, settings, engine, progress, annotated, prepared, constraints, earlier, tokenizer.end_id
+        ).result()
         mixtures, losses = trials_csv(result.trials, result.domains, list(result.targets))
         trials = len(result.trials)
         files = {
@@ -159,6 +152,7 @@ class _Run:
         prepared: Prepared,
         constraints: Constraints,
         earlier: Sequence[Earlier],
+        end_id: int | None,
     ) -> None:
         self.config, self.settings, self.engine, self.progress = config, settings, engine, progress
         self.summary, self.prepared, self.mixture = annotated.summary, prepared, config.mixture
@@ -171,6 +165,7 @@ class _Run:
         self.objective = Objective(weights, settings.objective_rule)
         self.targets = self.objective.targets
         self.points: dict[str, Floats] = {}  # of the cube of draws, by trial
+        self.counts = FirstFidelity(config, settings, engine, progress, prepared, end_id)
         self.journal = Journal(prepared.directory / "journal.jsonl")
         if self.journal.damaged:
             progress.say(f"search: {self.journal.damaged} damaged lines of the journal are ignored and done again")
@@ -185,8 +180,11 @@ class _Run:
         models, validation = self.learn(usable, noise)
         more = self.more(usable, noise)
         self.progress.say(f"search: {worth_in_words(more)}")
-        proposals, tally, front, constraints, prices = self.propose(models, usable)
-        confirmation = self.confirm(proposals, trials)
+        found = Proposing(
+            self.settings, self.engine, self.progress, self.space, self.mixture, self.summary.tokens,
+            self.constraints, self.config.seed,
+        ).propose(models, usable)  # fmt: skip
+        confirmation = self.confirm(found.proposals, trials)
         self.progress.say(f"search: {confirmation.verdict}")
         pool = self.prepared.pool
         return SearchResult(
@@ -201,13 +199,13 @@ class _Run:
             features=models.full_features.names,
             trials=self.with_predictions(trials, usable, models, validation),
             cross_validation=validation,
-            tally=tally,
-            proposals=proposals,
+            tally=found.tally,
+            proposals=found.proposals,
             confirmation=confirmation,
             objective=self.objective.rule,
-            constraints=constraints,
-            prices=prices,
-            pareto=front,
+            constraints=found.constraints,
+            prices=found.prices,
+            pareto=found.front,
             noise=noise,
             more=more,
         )
@@ -219,82 +217,99 @@ class _Run:
         scaled = self.mixture.model_copy(update={"budget": task.budget})
         base = seed_for(seed, "swarm")
         first, *later = round_sizes(self.settings.trials, self.settings.rounds)
+        drawing = Drawing(self.engine, self.space, scaled, sample.tokens_by_domain, seed, self.counts.sample)
+        drawn, counted = drawing.choose(range(first), self.counts.draws, self.objective)
         jobs, attempts, points = [], [], []
-        for index in range(first):
-            drawn = draw_theta(self.space, index, seed, sample.tokens_by_domain, scaled)
-            assert drawn.params.cube is not None
-            theta = theta_by_name(drawn.params, self.domains, self.criteria)
+        for index, one in enumerate(drawn):
+            assert one.params.cube is not None
+            theta = theta_by_name(one.params, self.domains, self.criteria)
             jobs.append(ProxyJob(index, f"trial-{index:05d}", "theta", "search", base, theta=theta))
-            attempts.append(drawn.attempts)
-            points.append(drawn.params.cube)
+            attempts.append(one.attempts)
+            points.append(one.params.cube)
         baselines = [
             ProxyJob(self.settings.trials + place, name, kind, "search", base, criterion=criterion)
             for place, (name, kind, criterion) in enumerate(self.baselines())
         ]
         repeated = repeats([baselines[0], *jobs], self.settings.noise, base)
         outcomes = self.train([*jobs, *baselines, *repeated], "search: training proxies")
-        trained, rest = outcomes[:first], outcomes[first:]
-        baselines_trained, again = rest[: len(baselines)], rest[len(baselines) :]
+        trained, rest = self.counts.told(outcomes[:first], counted), outcomes[first:]
+        baselines_trained, again = (
+            self.counts.told(rest[: len(baselines)], self.counts.of_baselines(baselines)),
+            rest[len(baselines) :],
+        )
         if self.objective.rule == "worst":
             self.objective = self.objective.against(self.natural_losses(baselines, baselines_trained))
+        own = [baselines_trained[0], *trained]
+        noise = measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
+        self.counts.ask(trained, self.feature_sets[0], self.objective, noise)
         for number, size in enumerate(later, start=2):
-            cube = self.next_round(points, trained, size, number, scaled)
+            cube = self.next_round(points, trained, size, number, scaled, noise)
             for point in cube:
                 theta = theta_by_name(params_from_cube(self.space, point[None]), self.domains, self.criteria)
                 jobs.append(ProxyJob(len(jobs), f"trial-{len(jobs):05d}", "theta", "search", base, theta=theta))
                 attempts.append(1)
                 points.append(point[None])
-            trained += self.train(jobs[len(trained) :], f"search: training proxies, round {number} of {len(later) + 1}")
+            counted = drawing.counted(cube) if self.counts.targets else None
+            label = f"search: training proxies, round {number} of {len(later) + 1}"
+            trained += self.counts.told(self.train(jobs[len(trained) :], label), counted)
         attempts += [1] * len(baselines)
         self.points = {job.name: point for job, point in zip(jobs, points, strict=True)}
         trials = [
             self.trial(job, tries, outcome)
             for job, tries, outcome in zip([*jobs, *baselines], attempts, [*trained, *baselines_trained], strict=True)
         ]
-        own = [baselines_trained[0], *trained[:first]]
-        return trials, measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
+        return trials, noise
 
     def more(self, usable: Sequence[Trial], noise: Noise | None) -> Worth:
         """What the next trials would be worth: Algorithm 1's next draws, or what the next round would choose."""
         full, cheap = self.feature_sets
-        asking = NextRound(self.space, self.mixture, self.summary.tokens, cheap, full, self.quality)
+        sample, tokens, prior = self.counts.sample, self.summary.tokens, prior_of(noise, JOINT)
+        asking = NextRound(self.space, self.mixture, tokens, cheap, full, sample, noise=prior)
         made = [trial.mixture for trial in usable if trial.mixture]
         tried = Tried(
             np.concatenate([self.points[trial.name] for trial in usable]),
-            Mixtures.of_names(made, self.domains, self.criteria),
+            Mixtures.of_names(made, self.domains, self.criteria, full.counted),
             np.array([trial.joint for trial in usable], dtype=np.float64),
         )
         seed = seed_for(self.config.seed, "more")
         if self.settings.rounds > 1:
             cube = asking.choose(tried, MORE, seed)[0]
         else:
-            indices = range(self.settings.trials, self.settings.trials + MORE)
-            tokens, own = self.summary.tokens, self.config.seed
-            drawn = [draw_theta(self.space, index, own, tokens, self.mixture).params.cube for index in indices]
-            cube = np.concatenate([point for point in drawn if point is not None])
-        return worth_of_more(asking, tried, cube, seed, noise=prior_of(noise, JOINT), limits=self.limits)
+            drawing = Drawing(self.engine, self.space, self.mixture, tokens, self.config.seed, sample)
+            following = range(self.settings.trials, self.settings.trials + MORE)
+            drawn, _ = drawing.choose(following, self.counts.draws, self.objective)
+            cube = np.concatenate([one.params.cube for one in drawn if one.params.cube is not None])
+        return worth_of_more(asking, tried, cube, seed, limits=self.limits)
 
     def next_round(
-        self, points: Sequence[Floats], outcomes: Sequence[Outcome], n: int, number: int, mixture: MixtureConfig
+        self,
+        points: Sequence[Floats],
+        outcomes: Sequence[Outcome],
+        n: int,
+        number: int,
+        mixture: MixtureConfig,
+        noise: Noise | None,
     ) -> Floats:
         """(n, dim) cube points that promise most after the trials so far."""
         kept = [index for index, outcome in enumerate(outcomes) if outcome.losses is not None]
         if len(kept) < LEAST_TRIALS:
             self.too_few(len(kept), [outcome.error for outcome in outcomes])
         mixtures = [found for index in kept if (found := outcomes[index].mixture) is not None]
+        full, cheap = self.feature_sets
         tried = Tried(
             np.concatenate([points[index] for index in kept]),
-            Mixtures.of_names(mixtures, self.domains, self.criteria),
+            Mixtures.of_names(mixtures, self.domains, self.criteria, full.counted),
             np.array([self.joint(outcomes[index].losses) for index in kept], dtype=np.float64),
         )
-        full, cheap = self.feature_sets
-        asking = NextRound(self.space, mixture, self.prepared.sample.tokens_by_domain, cheap, full, self.quality)
+        tokens, prior = self.prepared.sample.tokens_by_domain, prior_of(noise, JOINT)
+        asking = NextRound(self.space, mixture, tokens, cheap, full, self.counts.sample, noise=prior)
         losses = np.array([[(outcomes[index].losses or {})[name] for name in self.targets] for index in kept])
         warm = self.believe(Trained(mixtures, [], losses))
         known = None
         if warm is not None:
             known = Known(
-                Mixtures.of_names(warm.mixtures, self.domains, self.criteria), self.objective.joint(warm.losses)
+                Mixtures.of_names(warm.mixtures, self.domains, self.criteria, full.counted),
+                self.objective.joint(warm.losses),
             )
         cube, expected = asking.choose(tried, n, seed_for(self.config.seed, "round", number), earlier=known)
         self.progress.say(
@@ -305,10 +320,15 @@ class _Run:
 
     def believe(self, trained: Trained) -> Believed | None:
         """The trials of earlier searches that help to predict these."""
-        if not self.earlier:
+        full = self.feature_sets[0]
+        usable = [one for one in self.earlier if not full.counted or all(mixture.counted for mixture in one.mixtures)]
+        for one in self.earlier:
+            if one not in usable:
+                self.progress.say(f"search: the trials of {one.name} are left out: they were made without counts")
+        if not usable:
             return None
-        found, verdicts = believe(self.earlier, trained, self.feature_sets[0], self.targets, self.config.seed)
-        for one, verdict in zip(self.earlier, verdicts, strict=True):
+        found, verdicts = believe(usable, trained, full, self.targets, self.config.seed)
+        for one, verdict in zip(usable, verdicts, strict=True):
             self.progress.say(
                 f"search: {len(one.mixtures)} trials of {one.name} are {'used' if verdict.helps else 'left out'}: "
                 f"held-out error {verdict.together:.3f} with them, {verdict.alone:.3f} without; "
@@ -323,15 +343,10 @@ class _Run:
             f"({'; '.join(reasons[:3])}). Lower search.proxy.lr or raise search.tokens_per_trial"
         )
 
-    @cached_property
+    @property
     def feature_sets(self) -> tuple[FeatureSet, FeatureSet]:
         """What the full models see, and what screens."""
-        return feature_sets(self.settings.regressor.features, self.domains, self.criteria)
-
-    @cached_property
-    def quality(self) -> QualitySample:
-        """Documents on which mean qualities are computed."""
-        return self.prepared.sample.quality_sample(QUALITY_DOCS, self.config.seed)
+        return feature_sets(self.settings.regressor.features, self.domains, self.criteria, self.counts.targets)
 
     def natural_losses(self, jobs: Sequence[ProxyJob], outcomes: Sequence[Outcome]) -> Mapping[str, float]:
         """What `objective_rule: worst` measures the swarm against."""
@@ -392,7 +407,7 @@ class _Run:
             self.objective,
             self.feature_sets,
             trained,
-            self.quality,
+            self.counts.sample,
             self.config.seed,
             noise,
             self.believe(trained),
@@ -408,90 +423,6 @@ class _Run:
             mix = ", ".join(f"{name} {part:.2f}" for name, part in models.full.shares_of_models().items())
             self.progress.say(f"search: regressor chosen by cross-validation of the trials: {mix}")
         return models, validation
-
-    def propose(
-        self, models: SearchModels, usable: Sequence[Trial]
-    ) -> tuple[list[Proposal], Tally, list[FrontPoint], list[ConstraintFact], str]:
-        """Screen the candidates, average the best ones, and keep the argmin and the best observed theta beside; the
-        front over targets, and the constraints with their prices."""
-        settings, tokens, limits = self.settings, self.summary.tokens, self.limits
-        shared = self.engine.share(models)
-        keep = min(settings.finalists, settings.candidates)
-        task = ScreenChunk(
-            self.space, self.mixture, tokens, self.config.seed, keep, shared, limits, settings.pareto_points
-        )
-        items = chunks(settings.candidates)
-        screened = [part for _, part in self.engine.map(task, items, label="search: screening candidates")]
-        chosen, edge = finalists(screened, keep), fronts(screened, settings.pareto_points)
-        cube = self.cube_of([*chosen, *edge], dict(items))
-        blocks = [cube[start : start + _FINALISTS_PER_TASK] for start in range(0, len(cube), _FINALISTS_PER_TASK)]
-        predict = PredictFinalists(self.space, self.mixture, tokens, shared, limits)
-        predicted = dict(self.engine.map(predict, blocks, label="search: predicting finalists"))
-        infeasible = sum(part.infeasible for part in screened)
-        found: list[Proposal] = []
-        front: list[FrontPoint] = []
-        if blocks:
-            judged = np.concatenate([predicted[index] for index in range(len(blocks))])
-            joint = judged[: len(chosen), -1]
-            top = min(settings.average_top, len(joint))
-            found = propose(self.space, cube[: len(chosen)], joint, top, tokens, self.mixture, models, limits)
-            front = self.front(cube, judged[:, :-1], models)
-        elif limits is not None and limits.bounded:
-            raise BudgetError(
-                f"mixture.constraints: not one of {settings.candidates:,} candidates keeps them all; loosen them or "
-                "raise search.candidates (finished trials are kept)"
-            )
-        best = min(usable, key=lambda trial: (trial.joint, trial.name))
-        if best.theta is not None:
-            params = params_of(best.theta, self.domains, self.criteria)
-            found.append(proposal("best_observed", params, tokens, self.mixture, models))
-        tally = Tally(
-            drawn=settings.candidates,
-            infeasible=infeasible,
-            screened=settings.candidates - infeasible,
-            finalists=len(chosen),
-            averaged=min(settings.average_top, len(chosen)) if found[0].origin == "average" else 1,
-        )
-        facts, how = self.constraints.facts(
-            self.engine, found[0], screened, shared, self.config.seed, settings.candidates, settings.average_top
-        )
-        for fact in facts:
-            if fact.price is not None:
-                self.progress.say(
-                    f"search: {fact.name} {fact.value:g} binds ({fact.domain} has {fact.share:.2%}); one percentage "
-                    f"point looser, the predicted objective changes by {-fact.price:+.4f} nats"
-                )
-        return found, tally, front, facts, how
-
-    def front(self, cube: Floats, losses: Floats, models: SearchModels) -> list[FrontPoint]:
-        """The Pareto front over targets of what the full models predicted, at most `pareto_points` of it."""
-        if len(self.targets) < 2:
-            return []
-        rows = non_dominated(losses)
-        rows = rows[spread_out(losses[rows], self.settings.pareto_points)]
-        params = params_from_cube(self.space, cube[rows])
-        shares = closed_form(params, self.summary.tokens, self.mixture, self.limits).mixtures.share
-        points = []
-        for place, row in enumerate(rows.tolist()):
-            theta = buildable(params.one(place), self.summary.tokens, self.mixture, self.limits)
-            points.append(
-                FrontPoint(
-                    theta=theta_by_name(theta, self.domains, self.criteria),
-                    share=dict(zip(self.domains, shares[place].tolist(), strict=True)),
-                    predicted=predicted_by_name(losses[row], models),
-                )
-            )
-        return points
-
-    def cube_of(self, chosen: Sequence[tuple[int, int]], sizes: Mapping[int, int]) -> Floats:
-        """(k, dim) cube points of (chunk, row) pairs: each chunk is drawn again from its seed."""
-        cube = np.empty((len(chosen), self.space.dim))
-        for chunk in sorted({chunk for chunk, _ in chosen}):
-            points = chunk_params(self.space, self.config.seed, chunk, sizes[chunk]).cube
-            for position, (owner, row) in enumerate(chosen):
-                if owner == chunk and points is not None:
-                    cube[position] = points[row]
-        return cube
 
     def confirm(self, proposals: Sequence[Proposal], trials: Sequence[Trial]) -> Confirmation:
         """Fresh proxies for the proposal and its rivals on the confirm halves."""
@@ -528,7 +459,8 @@ class _Run:
         for trial in trials:
             predicted = held_out.get(trial.name)
             if trial.kind != "theta" and trial.mixture is not None and models.full_features.kind != "theta":
-                mixtures = Mixtures.of_names([trial.mixture], self.domains, self.criteria)
+                counted = models.full_features.counted
+                mixtures = Mixtures.of_names([trial.mixture], self.domains, self.criteria, counted)
                 losses = models.full.predict(models.full_features.matrix(mixtures, None))[0]
                 predicted = predicted_by_name(losses, models)
             found.append(replace(trial, predicted=predicted))

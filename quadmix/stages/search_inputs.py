@@ -26,6 +26,7 @@ from quadmix.stages.proxy_pool import ProxyPool, Sample, load_sample, proxy_pool
 from quadmix.stages.records import record_digest
 from quadmix.stages.select import packs
 from quadmix.stages.swarm import TrainJobs, sample_budget
+from quadmix.stages.target_tokens import context_tokens
 from quadmix.stages.targets import TargetSet, load_targets
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def _eval_sets(
 
 
 def _held_out(half: TargetSet, order: NDArray[np.int64], tokenizer: FileTokenizer, limit: int) -> HeldOut:
-    """The texts of one half in that order, or its pairs: prompt and completion are tokenised apart, so that the
-    border between them is one between tokens; a document's end is the completion's last token."""
+    """The texts of one half in that order, or its pairs; a document's end is the completion's last token."""
     from proxy_models.completions import CompletionSet
     from proxy_models.data import EvalSet
 
@@ -155,9 +155,7 @@ def _held_out(half: TargetSet, order: NDArray[np.int64], tokenizer: FileTokenize
     sizes = [len(text.encode("utf-8")) for text in counted]
     if half.prompts is None:
         return EvalSet.of_documents(tokenizer.encode_batch(counted), sizes, limit)
-    contexts = tokenizer.encode_batch([half.prompts[row] for row in order])
-    if tokenizer.end_id is not None:  # the end stands before the prompt, where the document before it ended
-        contexts = [np.roll(tokens, 1) for tokens in contexts]
+    contexts = context_tokens(half, order.tolist(), tokenizer)
     return CompletionSet.of_pairs(contexts, tokenizer.encode_batch(counted), sizes, limit)
 
 

@@ -267,6 +267,22 @@ def test_long_documents_are_cut() -> None:
     assert np.abs(cut - literal_scores(model, layers, vector, [doc[:11] for doc in docs])).max() < 1e-12
 
 
+def test_of_a_pair_only_the_completion_counts() -> None:
+    model, docs = decoder(), [*documents(5, seed=3), np.array([4, 9, 2], dtype=np.uint16)]
+    contexts = [0, 1, len(docs[2]) // 2, len(docs[3]) - 1, len(docs[4]) - 1, 2]
+    layers = Layers.of(model)
+    found = reference_gradient(model, layers, docs, contexts=contexts, device="cpu")
+    starts = [max(context, 1) for context in contexts]
+    assert found.n_tokens == sum(len(doc) - start for doc, start in zip(docs, starts, strict=True))
+    # what the whole document loses less what its context loses by itself: no later token changes an earlier loss
+    value = sum(
+        loss(model, doc, "sum") - (loss(model, doc[:start], "sum") if start > 1 else 0.0)
+        for doc, start in zip(docs, starts, strict=True)
+    )
+    for name, wanted in literal_gradient(model, layers, value).items():
+        assert np.abs(found.sums[name] - wanted.numpy()).max() < 1e-10 * float(wanted.abs().max())
+
+
 def test_one_prediction_has_the_exact_curvature_of_rank_one() -> None:
     """A document of two tokens: G is one outer product, and the factors hold it whole."""
     model, doc = decoder(layers=1), np.array([4, 9], dtype=np.uint16)

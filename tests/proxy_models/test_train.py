@@ -47,6 +47,19 @@ def test_a_proxy_learns_what_frequencies_do_not_know(optimiser: str) -> None:
     assert result.curve[-1][1] < result.curve[0][1]
 
 
+@pytest.mark.parametrize("vocab", [VOCAB, 2 * ROWWISE])
+def test_bfloat16_products_give_the_same_curve_within_half_a_percent(vocab: int) -> None:
+    curves, losses = {}, {}
+    for precision in ("float32", "bfloat16"):
+        config = CONFIG.model_copy(update={"precision": precision})
+        found = train_proxy(config, vocab, words(8000), init_seed=0, order_seed=0, eval_sets=TARGETS)
+        curves[precision] = np.array([loss for _, loss in found.curve])
+        losses[precision] = found.losses["text"]
+    apart = np.abs(curves["bfloat16"] / curves["float32"] - 1.0)
+    assert 0.0 < apart.max() < 5e-3
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=5e-3)
+
+
 def test_same_seeds_same_bits_other_seeds_other_bits() -> None:
     def losses(init_seed: int, order_seed: int) -> tuple[object, ...]:
         result = train_proxy(CONFIG, VOCAB, words(2000), init_seed=init_seed, order_seed=order_seed, eval_sets=TARGETS)

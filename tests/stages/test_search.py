@@ -150,10 +150,11 @@ def test_a_finished_search_says_everything_by_name(finished: SearchResult) -> No
     for trial in finished.trials:
         assert trial.mixture is not None
         assert trial.joint == pytest.approx((trial.losses or {})["howto"])
-        assert abs(trial.mixture.tokens - 20_000) < 200
+        assert abs(trial.mixture.tokens - 20_000) < 400  # a document with all of its copies, or none
         assert set(trial.mixture.share) == domains
         assert sum(trial.mixture.share.values()) == pytest.approx(1.0)
         assert (trial.predicted or {}).keys() == {"howto", JOINT}
+        assert (trial.mixture.counted or {}).keys() == {"howto"}
     by_name = {trial.name: trial for trial in finished.trials}
     natural, top = by_name["natural"].mixture, by_name[f"topk_{CRITERION}"].mixture
     assert natural is not None
@@ -220,8 +221,10 @@ def test_trials_that_are_trained_again_tell_the_noise_and_change_no_other_trial(
     assert found.noise.paired[JOINT] == pytest.approx(found.noise.paired["howto"])  # the only target
     assert [trial.losses for trial in found.trials] == [trial.losses for trial in finished.trials]
     assert found.more.trials == 16
-    assert found.more.low <= found.more.mean <= found.more.high
+    assert found.more.low <= found.more.high  # a rare gain may lift the mean above both
+    assert found.more.low <= found.more.mean < 0.5
     assert "nats of noise between mixtures of one seed" in said.getvalue()
+    assert "counted n-grams rank the trained mixtures with Spearman" in said.getvalue()
     assert "16 more trials would be worth" in said.getvalue()
 
 
@@ -336,7 +339,9 @@ def test_two_targets_the_worst_case_and_pairs(folder: Path) -> None:
 
 
 def test_the_trials_are_left_as_files_that_from_trials_reads(folder: Path) -> None:
-    finished = run(folder, "files", confirm={"seeds": 3, "rivals": []})
+    finished = run(folder, "files", counting=None, confirm={"seeds": 3, "rivals": []})
+    assert all(trial.mixture is not None and trial.mixture.counted is None for trial in finished.trials)
+    assert not list((folder / "files" / "stages").glob("counting*"))
     pointer = json.loads((folder / "files" / "stages" / "search.json").read_text())
     stage = folder / "files" / "stages" / pointer["directory"]
     swarm = read_swarm(*swarm_files(stage, None), ColumnChoice())

@@ -31,11 +31,14 @@ from quadmix.stages.records import (
     stage_directory,
     stage_fingerprint,
 )
+from quadmix.stages.target_tokens import context_tokens, joined
 from quadmix.stages.targets import TargetSet
 
 if TYPE_CHECKING:
     from proxy_models.data import Tokens
     from proxy_models.influence import Bases, Corrected, Covariances, Curvature, Gradient, Group
+
+    ReferenceDocument = tuple[Tokens, int]
 
 STAGE = "quad_curvature"
 _GROUP_TOKENS = 16_384  # of an item of a reduce
@@ -105,7 +108,7 @@ def _made(
     found = _curvature(config, engine, store, model)
     gradients = {}
     for target in targets:
-        groups = _reference_groups(target, tokenizer, asked, config.seed)
+        groups = reference_groups(target, tokenizer, asked, config.seed)
         task = ReferenceGradient(model, asked.layers, asked.max_tokens)
         gradients[target.name] = engine.reduce(task, groups, _merge_gradients, label=f"quad: reference {target.name}")
     solved = {name: found.solve(gradient) for name, gradient in gradients.items()}
@@ -153,22 +156,25 @@ def _groups(store: Store, places: Sequence[Place]) -> list[tuple[Place, ...]]:
     ]
 
 
-def _reference_groups(
+def reference_groups(
     target: TargetSet, tokenizer: FileTokenizer, asked: QuadConfig, seed: int
-) -> list[tuple[Tokens, ...]]:
-    """A reference's documents, by their draws, until they hold `reference_tokens`; of the search half alone."""
+) -> list[tuple[ReferenceDocument, ...]]:
+    """A reference's documents, by their draws, until `reference_tokens` of them count; of the search half alone."""
     half = target.search
+    texts = half.completions
     order = np.argsort(uniform(half.doc_hash, seed, "quad-reference"), kind="stable")
-    groups: list[list[Tokens]] = []
+    groups: list[list[ReferenceDocument]] = []
     total, held = 0, _GROUP_TOKENS
     for row in order.tolist():
-        tokens = tokenizer.encode_batch([half.texts[row]])[0][: asked.max_tokens]
+        (whole,) = tokenizer.encode_batch([texts[row]])
+        before: list[Tokens] = [] if half.prompts is None else context_tokens(half, [row], tokenizer)
+        tokens, context = joined(before[0], whole, asked.max_tokens) if before else (whole[: asked.max_tokens], 0)
         if held >= _GROUP_TOKENS:
             groups.append([])
             held = 0
-        groups[-1].append(tokens)
+        groups[-1].append((tokens, context))
         held += len(tokens)
-        total += len(tokens)
+        total += len(tokens) - context
         if total >= asked.reference_tokens:
             break
     return [tuple(group) for group in groups]
@@ -217,18 +223,21 @@ class CorrectedSums:
 
 @dataclass(frozen=True)
 class ReferenceGradient:
-    """Task: documents -> their part of a reference's gradient."""
+    """Task: documents and how many of their first tokens are context -> their part of a reference's gradient."""
 
     model: ModelRef
     layers: Group
     max_tokens: int
     uses_gpu: ClassVar[bool] = True
 
-    def __call__(self, docs: Sequence[Tokens]) -> Gradient:
+    def __call__(self, group: Sequence[ReferenceDocument]) -> Gradient:
         from proxy_models.influence import Layers, reference_gradient
 
         model = self.model.load()
-        return reference_gradient(model, Layers.of(model, self.layers), docs, max_tokens=self.max_tokens)
+        docs, contexts = [tokens for tokens, _ in group], [context for _, context in group]
+        return reference_gradient(
+            model, Layers.of(model, self.layers), docs, contexts=contexts, max_tokens=self.max_tokens
+        )
 
 
 def _merge_covariances(first: Covariances, second: Covariances) -> Covariances:
