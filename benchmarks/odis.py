@@ -5,9 +5,10 @@
 
 `dimensions`: every scorer is fitted as in a run, on the shipped pool; each dimension must tell its contrast set apart
 with an AUC of at least 0.8 (the better side higher), and no two may correlate beyond 0.95 on the pool. Exit code 1
-else. `overlap`: annotates CONFIG's pool (or reuses its annotations), fits at each selection rate, and prints the
-explained variance and, of every pair of components, the tokens that their independent top sets share of those in
-either, beside what two independent choices would share, and of those in the smaller set.
+else. `overlap`: annotates CONFIG's pool (or reuses its annotations), fits at each selection rate, and prints the explained
+variance and, of every pair of components, the tokens that their independent top sets share of those in either, beside
+what two independent choices would share, and of those in the smaller set; then what sets of that part of the documents
+share, since a few long documents can hold most of the tokens.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ from quadmix.progress import Progress
 from quadmix.scorers.context import Document
 from quadmix.scorers.registry import FittedScorer, make_scorer
 from quadmix.scorers.tokens import Tokenizer, load_tokenizer
-from quadmix.stages.annotate import annotate
+from quadmix.selectors.odis_outcome import Outcome
+from quadmix.stages.annotate import Annotated, annotate
 from quadmix.stages.odis.stage import measure
+from quadmix.stages.rows import RowReader
 from quadmix.stages.targets import load_targets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,15 +171,28 @@ def overlap(path: str, rates: Sequence[float], changes: list[str]) -> None:
             outcome = measure(config.model_copy(update={"mixture": mixture}), engine, progress, annotated).outcome
             if rate == rates[0]:
                 print("explained: " + " ".join(f"{100 * share:.1f}" for share in outcome.explained), "%")
+            tops = top_documents(annotated, outcome, rate)
             for one, other in combinations(range(len(outcome.components)), 2):
                 shared, alone = outcome.overlap(one, other)
+                both, either = len(tops[one] & tops[other]), len(tops[one] | tops[other])
                 first, second = outcome.components[one], outcome.components[other]
                 smaller = max(min(first.top, second.top), 1)
                 print(
                     f"rate {100 * first.top / outcome.tokens:6.2f} %  {first.name} {second.name}  "
                     f"of either {100 * shared:6.2f} % (independent {100 * alone:5.2f} %)  "
-                    f"of the smaller {100 * first.shared[other] / smaller:6.2f} %"
+                    f"of the smaller {100 * first.shared[other] / smaller:6.2f} %  "
+                    f"by documents {100 * both / max(either, 1):6.2f} %"
                 )
+
+
+def top_documents(annotated: Annotated, outcome: Outcome, rate: float) -> list[set[int]]:
+    """Of each component the hashes of this part of the documents, the largest values first."""
+    reader = RowReader(annotated.summary.domains, outcome.names)
+    batches = [batch for path in annotated.files for batch, _ in reader.batches(path)]
+    values = np.concatenate([outcome.projection.apply(batch.scores) for batch in batches])
+    hashes = np.concatenate([batch.doc_hash for batch in batches])
+    most = max(int(rate * len(hashes)), 1)
+    return [set(hashes[np.lexsort((hashes, -column))[:most]].tolist()) for column in values.T]
 
 
 def main() -> int:
