@@ -5,7 +5,9 @@
 
 `dimensions`: every scorer is fitted as in a run, on the shipped pool; each dimension must tell its contrast set apart
 with an AUC of at least 0.8 (the better side higher), and no two may correlate beyond 0.95 on the pool. Exit code 1
-else. `overlap`: annotates CONFIG's pool (or reuses its annotations), fits at each selection rate, and prints the explained
+else.
+
+`overlap`: annotates CONFIG's pool (or reuses its annotations), fits at each selection rate, and prints the explained
 variance and, of every pair of components, the tokens that their independent top sets share of those in either, beside
 what two independent choices would share, and of those in the smaller set; then what sets of that part of the documents
 share, since a few long documents can hold most of the tokens.
