@@ -6,6 +6,8 @@ scale parameters average on their own scale and merge weights, rebuilt from the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,10 +39,15 @@ def theta_by_name(params: Params, domains: tuple[str, ...], criteria: tuple[str,
 
 def params_of(theta: ThetaByName, domains: tuple[str, ...], criteria: tuple[str, ...]) -> Params:
     """The inverse of `theta_by_name`, bit for bit."""
+    return params_of_all([theta], domains, criteria)
+
+
+def params_of_all(thetas: Sequence[ThetaByName], domains: tuple[str, ...], criteria: tuple[str, ...]) -> Params:
+    """Many of them as one batch."""
     return Params(
-        np.array([[[theta.merge_weights[d][c] for c in criteria] for d in domains]]),
+        np.array([[[theta.merge_weights[d][c] for c in criteria] for d in domains] for theta in thetas]),
         *(
-            np.array([[getattr(theta, field)[d] for d in domains]])
+            np.array([[getattr(theta, field)[d] for d in domains] for theta in thetas])
             for field in ("steepness", "cutoff", "exponent", "floor")
         ),
     )

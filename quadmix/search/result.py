@@ -64,7 +64,7 @@ class Trial:
     kind: str
     criterion: str | None
     theta: ThetaByName | None
-    attempts: int  # draws of theta until one could meet the budget
+    attempts: int  # draws of Algorithm 1 up to and including this one
     mixture: MixtureByName | None
     losses: dict[str, float] | None
     bits_per_byte: dict[str, float] | None
@@ -112,6 +112,19 @@ class Noise:
     low: dict[str, float]
     high: dict[str, float]
     alone: dict[str, float]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class FirstFidelityFacts:
+    """The counting proxy: what it counted, among how many draws it chose each trial of the first round, and by target
+    its Spearman correlation with the losses of the trained thetas and the regressors' slope on it (0: left alone)."""
+
+    documents: int
+    tokens: int
+    draws: int
+    spearman: dict[str, float]
+    slopes: dict[str, float]
 
 
 @with_config(_STRICT)
@@ -254,6 +267,7 @@ class SearchResult:
     pareto: list[FrontPoint]  # empty with a single target; by the first target's predicted loss
     noise: Noise | None  # None without `search.noise.seeds`, or where too few of its proxies finished
     more: Worth  # what more trials like these would be worth
+    counting: FirstFidelityFacts | None = None
     version: int = field(default=SEARCH_RESULT_VERSION)
 
     @property
