@@ -82,9 +82,9 @@ def counting_proxy(
     rows = documents_to_count(sample, settings, task.budget, prepared.pool.tokens, config.seed)
     if rows is None:
         progress.say(
-            f"search: counting is left out: the budget takes {task.budget / prepared.pool.tokens:.2%} of the pool, which "
-            f"leaves too little of search.counting.pool_tokens ({settings.pool_tokens:,}) to tell mixtures apart; raise "
-            f"it to about {math.ceil(settings.tokens * prepared.pool.tokens / task.budget):,}"
+            f"search: counting is left out: the budget takes {task.budget / prepared.pool.tokens:.2%} of the pool, and "
+            f"so much of search.counting.pool_tokens ({settings.pool_tokens:,}) is too little to tell mixtures apart; "
+            f"raise it to about {math.ceil(settings.tokens * prepared.pool.tokens / task.budget):,}"
         )
         return None
     root = Path(config.output)

@@ -21,8 +21,8 @@ def sample(lengths: list[int]) -> Sample:
     hashes = np.arange(1, rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     plain = np.zeros((rows, 1))
     return Sample(
-        hashes, np.zeros(rows, dtype=np.int32), count, plain.astype(np.float32), np.arange(rows), count, (), plain, none,
-        none, plain,
+        hashes, np.zeros(rows, dtype=np.int32), count, plain.astype(np.float32), np.arange(rows), count, (), plain,
+        none, none, plain,
     )  # fmt: skip
 
 
