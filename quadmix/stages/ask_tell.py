@@ -1,8 +1,8 @@
 """Bring your own trainer: `ask` writes trials as manifests, `tell` takes their losses back and proposes a mixture.
 
-The first trials are Algorithm 1's, the thetas that the built-in swarm would draw without counts; once enough losses are told, new
-ones come from the acquisition. Each trial is selected from the trials' pool by the code of `select`, with the same
-draws of documents (common random numbers), and stored as a manifest that `verify`, `explain` and `export` read. No
+The first trials are Algorithm 1's, the thetas that the built-in swarm would draw without counts; once enough losses are
+told, new ones come from the acquisition. Each trial is selected from the trials' pool by the code of `select`, with the
+same draws of documents (common random numbers), and stored as a manifest that `verify`, `explain` and `export` read. No
 fresh proxies confirm a proposal here, and everything that is written says so.
 """
 
