@@ -16,6 +16,7 @@ from quadmix.core.param_space import Params, ParamSpace, params_from_cube
 from quadmix.core.quotas import with_quotas
 from quadmix.search.constraints import Limits
 from quadmix.search.features import closed_form
+from quadmix.search.joint_intervals import intervals_by_name
 from quadmix.search.result import JOINT, Proposal, ThetaByName
 from quadmix.search.screening import SearchModels, predict
 
@@ -93,11 +94,13 @@ def proposal(
     """One theta with its expected mixture and predicted losses; its theta is one that `select` builds as predicted."""
     domains, criteria = models.full_features.domains, models.full_features.criteria
     guess = predict(params, domain_tokens, mixture, models, limits)
+    features = models.full_features.matrix(guess.mixtures, params)
     return Proposal(
         origin=origin,
         theta=theta_by_name(buildable(params, domain_tokens, mixture, limits), domains, criteria),
         mixture=guess.mixtures.by_name(0, domains, criteria, models.full_features.counted),
         predicted=predicted_by_name(guess.losses[0], models),
+        interval=intervals_by_name(models.full, features, models.objective)[0] if models.full.calibrated else {},
     )
 
 

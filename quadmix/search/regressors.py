@@ -166,6 +166,11 @@ class TargetModels:
         names = sorted({name for model in self.models for name in model.weights})
         return {name: float(np.mean([m.weights.get(name, 0.0) for m in self.models])) for name in names}
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the models know how sure they are."""
+        return all(model.calibration is not None for model in self.models)
+
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
         """One a target; residuals of one row stand at the same position in all of them."""

@@ -160,6 +160,7 @@ class Proposal:
     theta: ThetaByName
     mixture: MixtureByName
     predicted: dict[str, float]  # by target and JOINT
+    interval: dict[str, list[float]] = field(default_factory=dict)  # 90 %: [low, high] of a new proxy's loss
 
 
 @with_config(_STRICT)

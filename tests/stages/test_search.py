@@ -163,6 +163,9 @@ def test_a_finished_search_says_everything_by_name(finished: SearchResult) -> No
     mean = {m: sum(x.share[d] * x.quality[d][CRITERION] for d in domains) for m, x in (("n", natural), ("t", top))}
     assert mean["t"] > mean["n"] + 0.1
     assert set(finished.proposal.theta.cutoff) == domains
+    for one in finished.proposals:
+        assert all(low < one.predicted[name] < high for name, (low, high) in one.interval.items())
+        assert one.interval.keys() == {"howto", JOINT}
     assert finished.tally.drawn == finished.tally.screened + finished.tally.infeasible == 6_000
     assert [m.name for m in finished.confirmation.mixtures] == ["quadmix", f"topk_{CRITERION}"]
     assert finished.winner is not None
