@@ -36,8 +36,9 @@ def page(results: Sequence[Result]) -> str:
     return "\n\n".join(
         [
             _pools(results),
-            "Equal tokens; differences are to Quad by EK-FAC, paired by seed, below 0 is better than it.",
-            _table(["", "scored", "junk", *JUNK, "clusters", "TFLOP to select"], [_taken(results, n) for n in equal]),
+            "Equal tokens; differences are to Quad by EK-FAC, paired by seed, below 0 is better than it. Junk is of "
+            "the selected tokens; TFLOP: what selecting took.",
+            _table(["", "scored", "junk", "to Quad", *JUNK, "clusters", "TFLOP"], [_taken(results, n) for n in equal]),
             _table(_loss_header(), [_losses(results, n) for n in equal]),
             "Equal cost, selection counted: the difference is read as more tokens by who selects for less.",
             _table(["", "tokens", "junk", *_loss_header()[1:]], [_larger(results, n) for n in larger]),
@@ -93,6 +94,7 @@ def _taken(results: Sequence[Result], name: str) -> list[str]:
         _label(name),
         f"{np.mean([one['scored'] for one in facts]):.1%}",
         _percent([junk(name)(result) for result in results]),
+        "" if name == OURS else _points(difference(results, junk, name)),
         *(_percent([junk(name, kind)(result) for result in results]) for kind in JUNK),
         f"{np.mean([one['clusters'] for one in facts]):.0f} of {np.mean([r['pool']['clusters'] for r in results]):.0f}",
         f"{np.mean([one['selection_flops'] for one in facts]) / 1e12:.2f}",
@@ -153,6 +155,11 @@ def _plain(values: Sequence[float]) -> str:
 
 def _signed(found: Interval) -> str:
     return f"{found.mean or 0.0:+.3f}" + ("" if found.half_width is None else f" ± {found.half_width:.3f}")
+
+
+def _points(found: Interval) -> str:
+    width = "" if found.half_width is None else f" ± {100 * found.half_width:.1f}"
+    return f"{100 * (found.mean or 0.0):+.1f}{width}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -135,7 +135,7 @@ class Run:
         objective = Objective({name: fact.weight for name, fact in prepared.facts.items()})
         setting = Setting(
             prepared.pool.domains, annotated.summary.tokens, self.config.mixture, self.settings, objective,
-            prepared.sample.quality_sample(QUALITY_DOCS, self.seed), self.seed,
+            prepared.sample.quality_sample(np.sort(prepared.sample.drawn_rows(QUALITY_DOCS, self.seed))), self.seed,
         )  # fmt: skip
         journal = Journal(prepared.directory / "journal.jsonl")
         task = ContestJobs(**{one.name: getattr(prepared.task, one.name) for one in fields(TrainJobs)})

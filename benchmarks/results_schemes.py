@@ -1,6 +1,7 @@
 """The searches that the results page compares: what each draws, learns from, and proposes.
 
-`quadmix` is the shipped search but for its repeats under fresh seeds, which would be trials more than the others have;
+`quadmix` is the shipped search but for its counting proxy (`search.counting`) and its repeats under fresh seeds, which
+would be trials more than the others have;
 `quadmix_rounds` is that with `rounds: 3`: half of the trials are its first draws, the rest chosen where losses promise
 most. `paper` is that of QuaDMix's authors (arXiv 2504.16511): the ranges of Algorithm 1 as printed, LightGBM on raw
 theta, the average of the best ten of 100,000 candidates. Two are ablations of ours (the paper has both):

@@ -81,6 +81,7 @@ def corrected(
     """Sums over documents of squared gradients in the bases; `Bases.none()`: in the weights' own."""
     place, dtype = device_of(device), next(model.parameters()).dtype
     totals = {name: Sum(*shape) for name, shape in layers.shapes().items()}
+    # copied: those that an engine shares are mapped read-only, which a tensor over their memory would warn of
     q_in = {name: torch.tensor(eigen.vectors, dtype=dtype, device=place) for name, eigen in bases.inputs.items()}
     q_out = {name: torch.tensor(eigen.vectors, dtype=dtype, device=place) for name, eigen in bases.outputs.items()}
 

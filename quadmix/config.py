@@ -389,6 +389,11 @@ class ProxyConfig(Section):
     clip: Annotated[float, Field(gt=0.0)] = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"  # of training's products; weights and losses stay float32
 
+    @property
+    def identity(self) -> str:
+        """What two proxies must share to be the same; a later field counts where it is not at its default."""
+        return self.model_dump_json(exclude={"precision"} if self.precision == "float32" else None)
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: object) -> object:
@@ -458,10 +463,12 @@ class NoiseConfig(Section):
 
 class CountingConfig(Section):
     """A model of counted n-grams as a first fidelity. draws: of Algorithm 1 for each trial of the first round, of which
-    the one that it likes best is trained; tokens: of the documents whose n-grams are counted."""
+    the one that it likes best is trained. tokens: that a selection should leave of what is counted, so more of the
+    pool is counted the less of it is selected; pool_tokens: at most."""
 
     draws: Annotated[int, Field(ge=1, le=100)] = 3
-    tokens: Count = 4 * 10**6
+    tokens: Count = 750_000
+    pool_tokens: Count = 16 * 10**6
 
 
 class SearchConfig(Section):

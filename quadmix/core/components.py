@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.core.cross_moments import CrossMoments
-from quadmix.errors import InputError
 
 Floats = NDArray[np.float64]
 
@@ -89,15 +88,15 @@ def principal_components(
     """Fit. names: of the D columns; quality: which of them decide signs; K is the first number of components that
     explain `explained_variance`, at most `most` and at most the rank.
 
-    Raises InputError for columns that never vary and for no more documents than columns. Collinear columns are fine:
+    Raises ValueError for columns that never vary and for no more documents than columns. Collinear columns are fine:
     they lower the rank.
     """
     size = len(names)
     if moments.n <= size:
-        raise InputError(f"{moments.n} documents for {size} dimensions, wanted more documents than dimensions")
+        raise ValueError(f"{moments.n} documents for {size} dimensions, wanted more documents than dimensions")
     constant = [name for name, fixed in zip(names, moments.constant(), strict=True) if fixed]
     if constant:
-        raise InputError(
+        raise ValueError(
             f"{', '.join(constant)}: the same score on all {moments.n:,} documents, so it has no correlations; take "
             "the dimension out"
         )

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from quadmix.core.sketch import TokenHistogram, key_score
 from quadmix.core.summary import COARSE_SHIFT
-from quadmix.errors import InputError
 
 LIMB = 20
 _UNIT = 2 * LIMB  # a fixed-point number counts 2**(E - 40)
@@ -43,8 +42,8 @@ class CrossMoments:
 
     @staticmethod
     def of(scores: NDArray[np.float32], exponents: tuple[int, ...]) -> CrossMoments:
-        """scores: (n, D) finite, |scores[:, d]| < 2**exponents[d]. Raises InputError for one that is not finite,
-        ValueError for one that is too large."""
+        """scores: (n, D) finite, |scores[:, d]| < 2**exponents[d]. Raises ValueError for one that is not
+        finite or too large."""
         total = CrossMoments.empty(exponents)
         for start in range(0, len(scores), _BLOCK):
             total = total.merge(_of_block(scores[start : start + _BLOCK], exponents))
@@ -108,7 +107,7 @@ def exponent_of(sketch: TokenHistogram) -> int:
 def _of_block(scores: NDArray[np.float32], exponents: tuple[int, ...]) -> CrossMoments:
     if not np.isfinite(scores).all():
         column = int(np.flatnonzero(~np.isfinite(scores).all(axis=0))[0])
-        raise InputError(f"column {column} of the scores has a value that is not finite; annotate again")
+        raise ValueError(f"column {column} of the scores has a value that is not finite; annotate again")
     whole = np.ldexp(scores.astype(np.float64), LIMB - np.array(exponents))
     if whole.size and np.abs(whole).max() >= 1 << LIMB:
         column = int(np.argmax(np.abs(whole).max(axis=0)))

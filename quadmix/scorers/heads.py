@@ -120,7 +120,10 @@ def _components(labels: Floats, names: tuple[str, ...], config: HeadsScorerConfi
     scores = np.asfortranarray(labels.astype(np.float32))
     exponents = tuple(int(np.frexp(np.abs(column).max())[1]) for column in scores.T)
     moments = CrossMoments.of(scores, exponents)
-    return principal_components(moments, names, [True] * len(names), config.explained_variance, config.components)
+    try:
+        return principal_components(moments, names, [True] * len(names), config.explained_variance, config.components)
+    except ValueError as error:
+        raise InputError(f"heads scorer: labels: {error}") from error
 
 
 def _ridge(points: NDArray[np.float32], labels: Floats) -> tuple[Floats, Floats]:

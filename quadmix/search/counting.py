@@ -9,6 +9,7 @@ tokens, and still ranks mixtures as large proxies do (docs/decisions.md): a firs
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.manifest.durable import write_atomically
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -26,7 +29,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ORDERS = 3
-LARGEST_VOCABULARY = 1 << 21  # three tokens fit into 63 bits
+LARGEST_VOCABULARY = 1 << 21  # three tokens fit into 63 bits; one entry stays free
 START = (10.0, 100.0, 100.0)  # of the prior's fit
 AT_ONCE = 16  # mixtures a product: the matrix is read once for all of them
 
@@ -96,6 +99,8 @@ class Known:
 
 def windows_of(tokens: Ints, end: int) -> Ints:
     """(n, 3): every token behind the two before it; before the first stands `end`."""
+    if not len(tokens):
+        return np.zeros((0, ORDERS), dtype=np.int64)
     led = np.concatenate([np.full(ORDERS - 1, end, dtype=np.int64), np.asarray(tokens, dtype=np.int64)])
     return np.lib.stride_tricks.sliding_window_view(led, ORDERS)
 
@@ -177,8 +182,9 @@ class CountedSample:
         for name in _BY_ORDER:
             arrays |= {f"{name}-{order}": part for order, part in enumerate(getattr(known, name))}
         arrays |= {name: getattr(self.matrix, name) for name in _SPARSE} | {"docs": np.array(self.matrix.shape[1:])}
-        with open(path, "wb") as handle:
-            np.savez(handle, allow_pickle=False, **arrays)
+        held = io.BytesIO()
+        np.savez(held, allow_pickle=False, **arrays)
+        write_atomically(Path(path), held.getvalue())
 
 
 _BY_ORDER = ("grams", "contexts", "context", "shorter")

@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from quadmix.search.folds import folds as deal
 from quadmix.search.folds import shuffled
+from quadmix.search.joint_intervals import intervals
 from quadmix.search.noise import NoisePrior
 from quadmix.search.objective import Objective
-from quadmix.search.regressors import TargetModels, fit_targets
+from quadmix.search.regressors import fit_targets
 from quadmix.search.result import JOINT, CrossValidation, Scores
 
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 3
-LEVEL = 0.9
 
 
 def cross_validate(
@@ -56,11 +56,9 @@ def cross_validate(
         models = fit_targets(targets, features[~out], losses[~out], kind, preset, columns, noise=noise)
         predicted[out] = models.predict(features[out])
         leaned.update(models.shares_of_models())
-        low, high = models.predict_interval(features[out], LEVEL)
-        inside[out, :-1] = (low <= losses[out]) & (losses[out] <= high)
-        joint_low, joint_high = _joint_interval(models, features[out], objective, low, high)
-        joint = objective.joint(losses[out])
-        inside[out, -1] = (joint_low <= joint) & (joint <= joint_high)
+        low, high = intervals(models, features[out], objective)
+        measured = np.column_stack([losses[out], objective.joint(losses[out])])
+        inside[out] = (low <= measured) & (measured <= high)
 
     # choosing among kinds anew for every control would cost more than everything else and teach nothing
     plain = min(leaned, key=lambda name: (-leaned[name], name))
@@ -87,15 +85,6 @@ def cross_validate(
         coverage={name: float(share) for name, share in zip(names, inside.mean(axis=0), strict=True)},
         out_of_fold={name: [float(v) for v in column] for name, column in _columns(targets, objective, predicted)},
     )
-
-
-def _joint_interval(
-    models: TargetModels, features: Floats, objective: Objective, low: Floats, high: Floats
-) -> tuple[Floats, Floats]:
-    """The mean's interval is calibrated itself; the worst case lies between those of the targets' ends, or closer."""
-    if objective.rule == "mean":
-        return models.joint_interval(features, np.array(list(objective.weights.values())), LEVEL)
-    return objective.joint(low), objective.joint(high)
 
 
 def scores(measured: Floats, predicted: Floats) -> Scores:

@@ -10,18 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.config import RegressorConfig
-from quadmix.one_thread import one_blas_thread
-from quadmix.search.beside_counts import Verdict
-from quadmix.search.beside_counts import judge as judge_counts
 from quadmix.search.cross_validation import cross_validate
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample
 from quadmix.search.noise import prior_of
 from quadmix.search.objective import Objective
-from quadmix.search.proposals import params_of
-from quadmix.search.regressors import fit_screening, fit_targets, make_regressor
-from quadmix.search.result import JOINT, CrossValidation, MixtureByName, Noise, ThetaByName
+from quadmix.search.proposals import params_of_all
+from quadmix.search.regressors import fit_screening, fit_targets
+from quadmix.search.result import CrossValidation, MixtureByName, Noise, ThetaByName
 from quadmix.search.screening import SearchModels
-from quadmix.search.stacking import Model
 from quadmix.search.warm_start import Earlier, Judged, judge
 
 Floats = NDArray[np.float64]
@@ -44,8 +40,7 @@ class Trained:
         mixtures = Mixtures.of_names(self.mixtures, columns.domains, columns.criteria, columns.counted)
         if columns.kind != "theta":
             return columns.matrix(mixtures, None)
-        thetas = [params_of(theta, columns.domains, columns.criteria) for theta in self.thetas]
-        return np.concatenate([columns.matrix(mixtures, params) for params in thetas])
+        return columns.matrix(mixtures, params_of_all(self.thetas, columns.domains, columns.criteria))
 
 
 @dataclass(frozen=True)
@@ -90,20 +85,6 @@ def feature_sets(
     """What the full models see, and what screens. kind: realised | theta; counted: targets of the counting proxy."""
     cheap = "screening" if kind == "realised" else "theta"
     return FeatureSet(kind, domains, criteria, counted), FeatureSet(cheap, domains, criteria)
-
-
-def counts_help(trained: Trained, columns: FeatureSet, objective: Objective, noise: Noise | None, seed: int) -> Verdict:
-    """Whether the counted losses among the columns help to predict the joint losses of these trials.
-
-    Judged by Gaussian processes, whatever the regressor is, as earlier searches are.
-    """
-    joint, prior = objective.joint(trained.losses), prior_of(noise, JOINT)
-
-    def fit(features: Floats, names: Sequence[str], losses: Floats) -> Model:
-        return make_regressor("gaussian_process", columns=names, noise=prior).fit(features, losses, calibrate=False)
-
-    with one_blas_thread():
-        return judge_counts(trained.matrix(columns), columns.names, joint, fit, seed)
 
 
 def learn(

@@ -6,6 +6,8 @@ scale parameters average on their own scale and merge weights, rebuilt from the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ from quadmix.core.param_space import Params, ParamSpace, params_from_cube
 from quadmix.core.quotas import with_quotas
 from quadmix.search.constraints import Limits
 from quadmix.search.features import closed_form
+from quadmix.search.joint_intervals import intervals_by_name
 from quadmix.search.result import JOINT, Proposal, ThetaByName
 from quadmix.search.screening import SearchModels, predict
 
@@ -37,10 +40,15 @@ def theta_by_name(params: Params, domains: tuple[str, ...], criteria: tuple[str,
 
 def params_of(theta: ThetaByName, domains: tuple[str, ...], criteria: tuple[str, ...]) -> Params:
     """The inverse of `theta_by_name`, bit for bit."""
+    return params_of_all([theta], domains, criteria)
+
+
+def params_of_all(thetas: Sequence[ThetaByName], domains: tuple[str, ...], criteria: tuple[str, ...]) -> Params:
+    """Many of them as one batch."""
     return Params(
-        np.array([[[theta.merge_weights[d][c] for c in criteria] for d in domains]]),
+        np.array([[[theta.merge_weights[d][c] for c in criteria] for d in domains] for theta in thetas]),
         *(
-            np.array([[getattr(theta, field)[d] for d in domains]])
+            np.array([[getattr(theta, field)[d] for d in domains] for theta in thetas])
             for field in ("steepness", "cutoff", "exponent", "floor")
         ),
     )
@@ -86,11 +94,13 @@ def proposal(
     """One theta with its expected mixture and predicted losses; its theta is one that `select` builds as predicted."""
     domains, criteria = models.full_features.domains, models.full_features.criteria
     guess = predict(params, domain_tokens, mixture, models, limits)
+    features = models.full_features.matrix(guess.mixtures, params)
     return Proposal(
         origin=origin,
         theta=theta_by_name(buildable(params, domain_tokens, mixture, limits), domains, criteria),
         mixture=guess.mixtures.by_name(0, domains, criteria, models.full_features.counted),
         predicted=predicted_by_name(guess.losses[0], models),
+        interval=intervals_by_name(models.full, features, models.objective)[0] if models.full.calibrated else {},
     )
 
 

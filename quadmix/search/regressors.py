@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from quadmix.errors import EnvironmentFault
 from quadmix.one_thread import one_blas_thread
-from quadmix.search.beside_counts import BesideCounts, split_columns, told_of
-from quadmix.search.columns import by_rows, check_columns, share_mask
+from quadmix.search.beside_counts import BesideCounts, split_columns
+from quadmix.search.columns import COUNTED, by_rows, check_columns, share_mask
 from quadmix.search.gaussian_process import GaussianProcess
 from quadmix.search.intervals import Calibration, JointCalibration
 from quadmix.search.log_linear import LogLinearLaw
@@ -120,7 +120,7 @@ def make_regressor(
     make = partial(_model, preset=preset, columns=own, noise=noise)
     candidates: dict[str, Callable[[], Model]] = {name: partial(make, name) for name in members}
     if counted:
-        which = told_of(columns, target)
+        which = list(columns).index(f"{COUNTED}{target}")
         candidates = {name: partial(BesideCounts, one, len(own), which) for name, one in candidates.items()}
     return Stack(candidates, least=0.0 if noise is None else noise.least)
 
@@ -165,6 +165,11 @@ class TargetModels:
         """How much each kind of model counts, averaged over the targets."""
         names = sorted({name for model in self.models for name in model.weights})
         return {name: float(np.mean([m.weights.get(name, 0.0) for m in self.models])) for name in names}
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the models know how sure they are."""
+        return all(model.calibration is not None for model in self.models)
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:

@@ -64,7 +64,7 @@ class Trial:
     kind: str
     criterion: str | None
     theta: ThetaByName | None
-    attempts: int  # draws of theta until one could meet the budget
+    attempts: int  # draws of Algorithm 1 up to and including this one
     mixture: MixtureByName | None
     losses: dict[str, float] | None
     bits_per_byte: dict[str, float] | None
@@ -116,6 +116,19 @@ class Noise:
 
 @with_config(_STRICT)
 @dataclass(frozen=True)
+class FirstFidelityFacts:
+    """The counting proxy: what it counted, among how many draws it chose each trial of the first round, and by target
+    its Spearman correlation with the losses of the trained thetas and the regressors' slope on it (0: left alone)."""
+
+    documents: int
+    tokens: int
+    draws: int
+    spearman: dict[str, float]
+    slopes: dict[str, float]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
 class Worth:
     """What `trials` more trials are expected to take off the joint loss of the proposal, nats; in nine of ten
     imagined outcomes between low and high."""
@@ -147,6 +160,7 @@ class Proposal:
     theta: ThetaByName
     mixture: MixtureByName
     predicted: dict[str, float]  # by target and JOINT
+    interval: dict[str, list[float]] = field(default_factory=dict)  # 90 %: [low, high] of a new proxy's loss
 
 
 @with_config(_STRICT)
@@ -254,6 +268,7 @@ class SearchResult:
     pareto: list[FrontPoint]  # empty with a single target; by the first target's predicted loss
     noise: Noise | None  # None without `search.noise.seeds`, or where too few of its proxies finished
     more: Worth  # what more trials like these would be worth
+    counting: FirstFidelityFacts | None = None
     version: int = field(default=SEARCH_RESULT_VERSION)
 
     @property

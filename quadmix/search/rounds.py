@@ -9,7 +9,7 @@ Both beliefs are about the joint objective itself, so that the worst case needs 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from quadmix.search.constraints import Limits
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
 from quadmix.search.noise import NoisePrior
 from quadmix.search.regressors import TargetModels
+from quadmix.search.result import JOINT
 from quadmix.search.screening import screen
 
 Floats = NDArray[np.float64]
@@ -53,7 +54,7 @@ class Known:
 class NextRound:
     """What a round is chosen for. domain_tokens: (n_domains,) of the pool that trials are drawn from, mixture: with a
     trial's budget; quality: documents on which mixtures are measured; noise: of the joint loss, where repeated seeds
-    told it."""
+    told it; weights: of the targets whose counted losses `full` knows."""
 
     space: ParamSpace
     mixture: MixtureConfig
@@ -63,6 +64,12 @@ class NextRound:
     quality: QualitySample
     candidates: int = CANDIDATES
     noise: NoisePrior | None = None
+    weights: tuple[float, ...] = ()
+
+    @property
+    def columns(self) -> FeatureSet:
+        """What the belief about the joint loss sees: of counted losses their weighted mean."""
+        return replace(self.full, counted=(JOINT,)) if self.full.counted else self.full
 
     def choose(
         self, tried: Tried, n: int, seed: int, running: Tried | None = None, earlier: Known | None = None
@@ -72,17 +79,17 @@ class NextRound:
         running: trials whose losses are not known yet (their `joint` is not read); earlier: of another search.
         """
         finalists = self._finalists(tried, max(_FINALISTS, 4 * n), seed, earlier)
-        belief, best = self._belief(self.full, tried, earlier)
+        belief, best = self._belief(self.columns, tried, earlier)
         order = np.argsort(belief.predict(self.features(finalists))[:, 0], kind="stable")
         averages = averages_of_best(finalists[order], max(_AVERAGES, 2 * n), seed_for(seed, "averages"))
-        known = belief.predict(self.matrix(self.full, tried))[:, 0]
+        known = belief.predict(self.matrix(self.columns, tried))[:, 0]
         parents = np.concatenate([tried.cube[np.argsort(known, kind="stable")[:_BEST_TRIALS]], averages[:_AVERAGES]])
         moved = steps(self.space, max(_STEPS, 2 * n), seed, parents)
         cube = np.concatenate([finalists[order[: max(_FRESH, 2 * n)]], averages, moved])
         cube = cube[self.screened(cube)[0]]
         features = self.features(cube)
         mean, deviation = belief.predict(features)[:, 0], belief.predict_std(features)[:, 0]
-        waiting = np.zeros((0, features.shape[1])) if running is None else self.matrix(self.full, running)
+        waiting = np.zeros((0, features.shape[1])) if running is None else self.matrix(self.columns, running)
         chosen = choose_batch(features, expected_improvement(mean, deviation, best), mean, n, waiting)
         return cube[chosen], mean[chosen]
 
@@ -103,20 +110,26 @@ class NextRound:
         """(k, dim) points that can meet the budget within the limits -> (k, f) full features."""
         params = params_from_cube(self.space, cube)
         found = closed_form(params, self.domain_tokens, self.mixture, limits)
-        return self.full.matrix(with_quality(found, self.quality, self.mixture.max_copies), params)
+        return self.columns.matrix(self._joined(with_quality(found, self.quality, self.mixture.max_copies)), params)
 
     def _belief(self, columns: FeatureSet, tried: Tried, earlier: Known | None) -> tuple[TargetModels, float]:
         """What is thought of the joint loss, and the lowest that is expected of any trial."""
         known, joint = self.matrix(columns, tried), tried.joint
         if earlier is not None:
-            known = np.concatenate([known, columns.matrix(earlier.mixtures, None)])
+            known = np.concatenate([known, columns.matrix(self._joined(earlier.mixtures), None)])
             joint = np.concatenate([joint, earlier.joint])
         belief = fit_belief(known, joint, columns.names, self.noise)
         return belief, float(belief.predict(known).min())
 
     def matrix(self, columns: FeatureSet, tried: Tried) -> Floats:
         """(n, f) features of the mixtures that came out."""
-        return columns.matrix(tried.mixtures, params_from_cube(self.space, tried.cube))
+        return columns.matrix(self._joined(tried.mixtures), params_from_cube(self.space, tried.cube))
+
+    def _joined(self, mixtures: Mixtures) -> Mixtures:
+        if mixtures.counted is None:
+            return mixtures
+        # not a product: its additions would depend on the threads that it gets
+        return replace(mixtures, counted=(mixtures.counted * np.array(self.weights)).sum(axis=1, keepdims=True))
 
 
 def round_sizes(trials: int, rounds: int) -> list[int]:

@@ -52,9 +52,13 @@ def worth_of_more(
         cube = _offered(asking, tried, seed, limits)
         if not len(cube):  # no candidate keeps the limits: there is nothing that a trial could improve
             return Worth(len(more), 0.0, 0.0, 0.0)
-        own, counted = split_columns(asking.full.names)
-        known, offered, asked = asking.matrix(asking.full, tried), asking.features(cube, limits), asking.features(more)
-        told = [part[:, len(own) :].mean(axis=1) if counted else np.zeros(len(part)) for part in (known, offered)]
+        own, counted = split_columns(asking.columns.names)
+        known, offered, asked = (
+            asking.matrix(asking.columns, tried),
+            asking.features(cube, limits),
+            asking.features(more),
+        )
+        told = [part[:, -1] if counted else np.zeros(len(part)) for part in (known, offered)]
         slope = slope_of(told[0], tried.joint)
         belief = _fit(known[:, : len(own)], tried.joint - slope * told[0], own, asking.noise)
         offered, asked = by_rows(offered[:, : len(own)]), by_rows(asked[:, : len(own)])

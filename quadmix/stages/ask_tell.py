@@ -1,8 +1,8 @@
 """Bring your own trainer: `ask` writes trials as manifests, `tell` takes their losses back and proposes a mixture.
 
-The first trials are Algorithm 1's, the very thetas that the built-in swarm would draw; once enough losses are told, new
-ones come from the acquisition. Each trial is selected from the trials' pool by the code of `select`, with the same
-draws of documents (common random numbers), and stored as a manifest that `verify`, `explain` and `export` read. No
+The first trials are Algorithm 1's, the thetas that the built-in swarm would draw without counts; once enough losses are
+told, new ones come from the acquisition. Each trial is selected from the trials' pool by the code of `select`, with the
+same draws of documents (common random numbers), and stored as a manifest that `verify`, `explain` and `export` read. No
 fresh proxies confirm a proposal here, and everything that is written says so.
 """
 
@@ -193,6 +193,7 @@ def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict
                 "folds": validation.folds,
                 "scores": {name: asdict(score) for name, score in validation.scores.items()},
                 "permuted": {name: asdict(score) for name, score in validation.permuted.items()},
+                "coverage": validation.coverage,
             },
             "proposals": [asdict(one) for one in proposals],
             "more": asdict(more),
@@ -201,7 +202,10 @@ def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict
         _write_json(out / RESULT_FILE, result)
         _write_json(out / PROPOSAL_FILE, said)
         for one in proposals:
-            progress.say(f"tell: {one.origin}: joint loss predicted {one.predicted[JOINT]:.4f}")
+            low, high = one.interval[JOINT]
+            progress.say(
+                f"tell: {one.origin}: joint loss predicted {one.predicted[JOINT]:.4f} (90 %: {low:.4f} to {high:.4f})"
+            )
         progress.say(
             f"tell: {provenance}. To publish it: quadmix select CONFIG --set select.mixture=theta "
             f"--set select.theta_file={out / PROPOSAL_FILE}"

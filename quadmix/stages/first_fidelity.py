@@ -1,4 +1,4 @@
-"""The counting proxy through a search: what it says of trained mixtures, and whether it is believed."""
+"""The counting proxy through a search: what mixtures are measured on, and what it said of the trained ones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import LEAST_TRIALS, RunConfig, SearchConfig
+from quadmix.config import RunConfig, SearchConfig
 from quadmix.engine.base import Engine
 from quadmix.errors import BudgetError
 from quadmix.progress import Progress
+from quadmix.search.beside_counts import slope_of
+from quadmix.search.counting import Counts
 from quadmix.search.cross_validation import scores
-from quadmix.search.features import FeatureSet, QualitySample
-from quadmix.search.learning import QUALITY_DOCS, Trained, counts_help
-from quadmix.search.objective import Objective
-from quadmix.search.result import Noise
+from quadmix.search.features import QualitySample
+from quadmix.search.learning import QUALITY_DOCS
+from quadmix.search.result import FirstFidelityFacts, Trial
 from quadmix.stages.counting import counting_proxy
 from quadmix.stages.search_inputs import Prepared
 from quadmix.stages.swarm import Outcome, ProxyJob
@@ -26,7 +27,11 @@ Floats = NDArray[np.float64]
 
 
 class FirstFidelity:
-    """sample: the documents on which mixtures are measured, with counts while these are believed."""
+    """sample: documents on which mixtures are measured, with the counting proxy over some of them where there is one.
+
+    in_features: whether the regressors see counted losses; trials of earlier searches that were made without
+    (`search.warm_start`) could not stand beside them.
+    """
 
     def __init__(
         self,
@@ -36,26 +41,42 @@ class FirstFidelity:
         progress: Progress,
         prepared: Prepared,
         end_id: int | None,
+        in_features: bool,
     ) -> None:
-        self._progress, self._prepared, self._seed = progress, prepared, config.seed
-        self._rows = prepared.sample.quality_rows(QUALITY_DOCS, config.seed)
-        self.sample: QualitySample = prepared.sample.quality_sample(QUALITY_DOCS, config.seed)
+        self._progress, self._prepared = progress, prepared
+        sample, asked = prepared.sample, settings.counting
+        rows = np.sort(sample.drawn_rows(QUALITY_DOCS, config.seed))
+        self._found = None if asked is None else counting_proxy(config, asked, engine, progress, prepared, end_id)
+        if self._found is not None:  # both are the documents of smallest draws
+            rows = np.union1d(rows, self._found.rows)
+        self._rows = rows
+        self.sample: QualitySample = sample.quality_sample(rows)
         self.draws = 1
-        if settings.counting is not None:
-            counts = counting_proxy(config, settings.counting, engine, progress, prepared, end_id, self._rows)
-            self.sample = replace(self.sample, counts=counts)
-            self.draws = settings.counting.draws
+        if self._found is not None and asked is not None:
+            places = np.searchsorted(rows, self._found.rows)
+            self.sample = replace(self.sample, counts=Counts(self._found.path, self._found.targets, places))
+            self.draws = asked.draws
+        self.in_features = in_features and self._found is not None
+        if self._found is not None and not in_features:
+            progress.say(
+                "search: counts choose among draws only: earlier trials in search.warm_start were made without them"
+            )
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Those whose counted losses the regressors see."""
-        return () if self.sample.counts is None else self.sample.counts.targets
+        return self._found.targets if self._found is not None and self.in_features else ()
+
+    @property
+    def measuring(self) -> QualitySample:
+        """What the regressors' candidates are measured on."""
+        return self.sample if self.in_features else replace(self.sample, counts=None)
 
     def told(self, outcomes: Sequence[Outcome], counted: Floats | None) -> list[Outcome]:
         """Outcomes whose mixtures know their counted losses, (n, n_targets)."""
-        if counted is None:
+        if counted is None or self._found is None:
             return list(outcomes)
-        losses = [dict(zip(self.targets, row, strict=True)) for row in counted.tolist()]
+        losses = [dict(zip(self._found.targets, row, strict=True)) for row in counted.tolist()]
         return [
             replace(one, mixture=one.mixture and replace(one.mixture, counted=known))
             for one, known in zip(outcomes, losses, strict=True)
@@ -74,24 +95,35 @@ class FirstFidelity:
                 found[place] = counts.losses(copies[None].astype(np.float64))[0]
         return found
 
-    def ask(self, outcomes: Sequence[Outcome], full: FeatureSet, objective: Objective, noise: Noise | None) -> None:
-        """Go on without the counts where they do not help to predict the first round's trials, held out.
+    def facts(self, usable: Sequence[Trial]) -> FirstFidelityFacts | None:
+        """How the counts rank the trained thetas, by target; None without counts."""
+        if self._found is None:
+            return None
+        ranks, slopes = {}, {}
+        for target in self._found.targets:
+            pairs = [
+                (trial.mixture.counted[target], trial.losses[target])
+                for trial in usable
+                if trial.losses is not None and trial.mixture is not None and trial.mixture.counted is not None
+            ]
+            told, measured = (np.array(values) for values in zip(*pairs, strict=True))
+            ranks[target] = scores(measured, told).spearman
+            slopes[target] = slope_of(told, measured) if self.in_features else 0.0
+        found = FirstFidelityFacts(len(self._found.rows), self._found.tokens, self.draws, ranks, slopes)
+        self._progress.say(f"search: {counts_in_words(found)}")
+        return found
 
-        full: what the regressors would see of them.
-        """
-        done = [(one.mixture, one.losses) for one in outcomes if one.mixture is not None and one.losses is not None]
-        if self.sample.counts is None or len(done) < LEAST_TRIALS:
-            return
-        losses, told = (
-            np.array([[(values or {})[name] for name in objective.targets] for values in column])
-            for column in ([measured for _, measured in done], [mixture.counted for mixture, _ in done])
-        )
-        trained = Trained([mixture for mixture, _ in done], [], losses)
-        verdict = counts_help(trained, replace(full, kind="realised"), objective, noise, self._seed)
-        agreement = scores(objective.joint(losses), objective.joint(told)).spearman
-        self._progress.say(
-            f"search: counted n-grams rank the trained mixtures with Spearman {agreement:.3f}; held-out error "
-            f"{verdict.together:.3f} with them, {verdict.alone:.3f} without: {'used' if verdict.helps else 'left out'}"
-        )
-        if not verdict.helps:
-            self.sample = replace(self.sample, counts=None)
+
+def counts_in_words(facts: FirstFidelityFacts) -> str:
+    """One sentence for the log and the report."""
+    ranks = ", ".join(f"{target} {rank:.3f}" for target, rank in facts.spearman.items())
+    slopes = ", ".join(f"{slope:.2f}" for slope in facts.slopes.values())
+    weak = min(facts.spearman.values()) < _WEAK
+    return (
+        f"counted n-grams of {facts.documents:,} documents chose each trial of the first round among {facts.draws} "
+        f"draws and rank the trained ones with Spearman {ranks}; the regressors lean on them with slopes {slopes}"
+        + ("; where they rank so badly, a search with `counting: null` may do better" if weak else "")
+    )
+
+
+_WEAK = 0.3

@@ -21,6 +21,7 @@ from quadmix.manifest.durable import resource_errors, write_atomically
 from quadmix.progress import Progress
 from quadmix.search.cross_validation import cross_validate
 from quadmix.search.domain_weights import Repetition, propose_weights
+from quadmix.search.joint_intervals import intervals_by_name
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import REGRESSORS, fit_targets
 from quadmix.search.result import JOINT, CrossValidation
@@ -128,7 +129,7 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
     )
     for line in _trust(validation):
         progress.say(line)
-    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, columns=columns, calibrate=False)
+    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, columns=columns)
     proposals = propose_weights(
         models, objective, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed
     )
@@ -146,7 +147,21 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
             found["within_cap"] = bool((weights <= limit.cap * (1 + 1e-9)).all())
         return found
 
-    rows = [{"origin": one.origin, **described(one.weights), "predicted": named(one.losses)} for one in proposals]
+    def sure(weights: Floats) -> dict[str, list[float]]:
+        """90 % intervals on the scale of the given metrics: a flipped metric's ends change places."""
+        (found,) = intervals_by_name(models, weights[None], objective)
+        flipped = _flipped(swarm, sign)
+        return {name: [-ends[1], -ends[0]] if name in flipped else ends for name, ends in found.items()}
+
+    rows = [
+        {
+            "origin": one.origin,
+            **described(one.weights),
+            "predicted": named(one.losses),
+            "interval": sure(one.weights),
+        }
+        for one in proposals
+    ]
     held_out = {name: validation.out_of_fold[name][best] for name in (*swarm.targets, JOINT)}
     observed = {
         "origin": "best_observed",
@@ -179,6 +194,7 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
             "folds": validation.folds,
             "scores": {name: asdict(score) for name, score in validation.scores.items()},
             "permuted": {name: asdict(score) for name, score in validation.permuted.items()},
+            "coverage": validation.coverage,
         },
         "proposals": rows,
     }
@@ -191,7 +207,8 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
 def _trust(validation: CrossValidation) -> list[str]:
     return [
         f"trials: held out, {name}: Spearman {found.spearman:.3f}, MAE {found.mae:.4f}, R2 {found.r2:.3f} "
-        f"(losses permuted: {control.spearman:.3f}, {control.mae:.4f}, {control.r2:.3f})"
+        f"(losses permuted: {control.spearman:.3f}, {control.mae:.4f}, {control.r2:.3f}); "
+        f"{validation.coverage[name]:.0%} lie in their 90 % intervals"
         for name, found in validation.scores.items()
         for control in (validation.permuted[name],)
     ]
@@ -204,7 +221,9 @@ def _words(result: Mapping[str, Any]) -> list[str]:
     for origin, row in by_origin.items():
         measured = f", measured {row['measured'][JOINT]:.4f} (run {row['run']})" if "measured" in row else ""
         capped = "" if row.get("within_cap", True) else ", over the cap on repeats"
-        lines.append(f"trials: {origin}: joint loss predicted {row['predicted'][JOINT]:.4f}{measured}{capped}")
+        ends = row.get("interval", {}).get(JOINT)
+        sure = f" (90 %: {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
+        lines.append(f"trials: {origin}: joint loss predicted {row['predicted'][JOINT]:.4f}{sure}{measured}{capped}")
     weights = sorted(by_origin["average"]["weights"].items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{name} {share:.3f}" for name, share in weights[:_SHOWN] if share >= 5e-4)
     more = f" and {len(weights) - _SHOWN} more" if len(weights) > _SHOWN else ""

@@ -234,13 +234,12 @@ class Sample:
     tokens_by_domain: NDArray[np.int64]
     whole_quality: NDArray[np.float64]
 
-    def quality_rows(self, docs: int, seed: int) -> NDArray[np.int64]:
-        """Rows of at most `docs` of its documents, by their draws, ascending."""
-        return np.sort(np.argsort(uniform(self.doc_hash, seed, "quality-sample"), kind="stable")[:docs])
+    def drawn_rows(self, docs: int, seed: int) -> NDArray[np.int64]:
+        """Rows of at most `docs` of its documents, in the order of their draws."""
+        return np.argsort(uniform(self.doc_hash, seed, "quality-sample"), kind="stable")[:docs]
 
-    def quality_sample(self, docs: int, seed: int) -> QualitySample:
-        """At most `docs` of its documents, by their draws, to measure mixtures on."""
-        rows = self.quality_rows(docs, seed)
+    def quality_sample(self, rows: NDArray[np.int64]) -> QualitySample:
+        """Those documents, to measure mixtures on."""
         return QualitySample.of(self.domain[rows], self.n_tokens[rows], self.normalised[rows], len(self.docs_by_domain))
 
 

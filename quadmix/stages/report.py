@@ -29,6 +29,7 @@ from quadmix.search.stopping import worth_in_words
 from quadmix.selectors.quadmix import params_by_name
 from quadmix.stages import figures
 from quadmix.stages.annotate import Annotated
+from quadmix.stages.first_fidelity import counts_in_words
 from quadmix.stages.page import Page, Section, Table
 from quadmix.stages.selector_sections import selector_sections
 
@@ -297,6 +298,8 @@ def _confirmation(search: SearchResult) -> Section:
 def _noise_in_words(search: SearchResult) -> str:
     """What chance does to a proxy's loss, and what more proxies would be worth."""
     sentences = [worth_in_words(search.more)]
+    if search.counting is not None:
+        sentences.insert(0, counts_in_words(search.counting))
     if search.noise is not None:
         sentences.insert(0, noise_in_words(search.noise, search.confirmation.seeds))
     return "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sentences)

@@ -165,7 +165,8 @@ class _Run:
         self.objective = Objective(weights, settings.objective_rule)
         self.targets = self.objective.targets
         self.points: dict[str, Floats] = {}  # of the cube of draws, by trial
-        self.counts = FirstFidelity(config, settings, engine, progress, prepared, end_id)
+        told = all(mixture.counted for one in earlier for mixture in one.mixtures)
+        self.counts = FirstFidelity(config, settings, engine, progress, prepared, end_id, in_features=told)
         self.journal = Journal(prepared.directory / "journal.jsonl")
         if self.journal.damaged:
             progress.say(f"search: {self.journal.damaged} damaged lines of the journal are ignored and done again")
@@ -177,6 +178,7 @@ class _Run:
             self.too_few(len(usable), [trial.error for trial in trials])
         if noise is not None:
             self.progress.say(f"search: {noise_in_words(noise, self.settings.confirm.seeds)}")
+        counting = self.counts.facts(usable)
         models, validation = self.learn(usable, noise)
         more = self.more(usable, noise)
         self.progress.say(f"search: {worth_in_words(more)}")
@@ -208,6 +210,7 @@ class _Run:
             pareto=found.front,
             noise=noise,
             more=more,
+            counting=counting,
         )
 
     def swarm(self) -> tuple[list[Trial], Noise | None]:
@@ -241,7 +244,6 @@ class _Run:
             self.objective = self.objective.against(self.natural_losses(baselines, baselines_trained))
         own = [baselines_trained[0], *trained]
         noise = measure_noise(by_mixture(own, again, self.settings.noise), self.objective)
-        self.counts.ask(trained, self.feature_sets[0], self.objective, noise)
         for number, size in enumerate(later, start=2):
             cube = self.next_round(points, trained, size, number, scaled, noise)
             for point in cube:
@@ -249,7 +251,7 @@ class _Run:
                 jobs.append(ProxyJob(len(jobs), f"trial-{len(jobs):05d}", "theta", "search", base, theta=theta))
                 attempts.append(1)
                 points.append(point[None])
-            counted = drawing.counted(cube) if self.counts.targets else None
+            counted = None if self.counts.sample.counts is None else drawing.counted(cube)
             label = f"search: training proxies, round {number} of {len(later) + 1}"
             trained += self.counts.told(self.train(jobs[len(trained) :], label), counted)
         attempts += [1] * len(baselines)
@@ -262,9 +264,8 @@ class _Run:
 
     def more(self, usable: Sequence[Trial], noise: Noise | None) -> Worth:
         """What the next trials would be worth: Algorithm 1's next draws, or what the next round would choose."""
-        full, cheap = self.feature_sets
-        sample, tokens, prior = self.counts.sample, self.summary.tokens, prior_of(noise, JOINT)
-        asking = NextRound(self.space, self.mixture, tokens, cheap, full, sample, noise=prior)
+        full, tokens = self.feature_sets[0], self.summary.tokens
+        asking = self.asking(self.mixture, tokens, noise)
         made = [trial.mixture for trial in usable if trial.mixture]
         tried = Tried(
             np.concatenate([self.points[trial.name] for trial in usable]),
@@ -275,11 +276,26 @@ class _Run:
         if self.settings.rounds > 1:
             cube = asking.choose(tried, MORE, seed)[0]
         else:
-            drawing = Drawing(self.engine, self.space, self.mixture, tokens, self.config.seed, sample)
+            drawing = Drawing(self.engine, self.space, self.mixture, tokens, self.config.seed, self.counts.sample)
             following = range(self.settings.trials, self.settings.trials + MORE)
             drawn, _ = drawing.choose(following, self.counts.draws, self.objective)
             cube = np.concatenate([one.params.cube for one in drawn if one.params.cube is not None])
         return worth_of_more(asking, tried, cube, seed, limits=self.limits)
+
+    def asking(self, mixture: MixtureConfig, tokens: NDArray[np.int64], noise: Noise | None) -> NextRound:
+        """What chooses trials of mixtures with that budget, from a pool of so many tokens by domain."""
+        full, cheap = self.feature_sets
+        weights = tuple(self.objective.weights[name] for name in self.counts.targets)
+        return NextRound(
+            self.space,
+            mixture,
+            tokens,
+            cheap,
+            full,
+            self.counts.measuring,
+            noise=prior_of(noise, JOINT),
+            weights=weights,
+        )
 
     def next_round(
         self,
@@ -295,14 +311,13 @@ class _Run:
         if len(kept) < LEAST_TRIALS:
             self.too_few(len(kept), [outcome.error for outcome in outcomes])
         mixtures = [found for index in kept if (found := outcomes[index].mixture) is not None]
-        full, cheap = self.feature_sets
+        full = self.feature_sets[0]
         tried = Tried(
             np.concatenate([points[index] for index in kept]),
             Mixtures.of_names(mixtures, self.domains, self.criteria, full.counted),
             np.array([self.joint(outcomes[index].losses) for index in kept], dtype=np.float64),
         )
-        tokens, prior = self.prepared.sample.tokens_by_domain, prior_of(noise, JOINT)
-        asking = NextRound(self.space, mixture, tokens, cheap, full, self.counts.sample, noise=prior)
+        asking = self.asking(mixture, self.prepared.sample.tokens_by_domain, noise)
         losses = np.array([[(outcomes[index].losses or {})[name] for name in self.targets] for index in kept])
         warm = self.believe(Trained(mixtures, [], losses))
         known = None
@@ -320,15 +335,10 @@ class _Run:
 
     def believe(self, trained: Trained) -> Believed | None:
         """The trials of earlier searches that help to predict these."""
-        full = self.feature_sets[0]
-        usable = [one for one in self.earlier if not full.counted or all(mixture.counted for mixture in one.mixtures)]
-        for one in self.earlier:
-            if one not in usable:
-                self.progress.say(f"search: the trials of {one.name} are left out: they were made without counts")
-        if not usable:
+        if not self.earlier:
             return None
-        found, verdicts = believe(usable, trained, full, self.targets, self.config.seed)
-        for one, verdict in zip(usable, verdicts, strict=True):
+        found, verdicts = believe(self.earlier, trained, self.feature_sets[0], self.targets, self.config.seed)
+        for one, verdict in zip(self.earlier, verdicts, strict=True):
             self.progress.say(
                 f"search: {len(one.mixtures)} trials of {one.name} are {'used' if verdict.helps else 'left out'}: "
                 f"held-out error {verdict.together:.3f} with them, {verdict.alone:.3f} without; "
@@ -407,7 +417,7 @@ class _Run:
             self.objective,
             self.feature_sets,
             trained,
-            self.counts.sample,
+            self.counts.measuring,
             self.config.seed,
             noise,
             self.believe(trained),

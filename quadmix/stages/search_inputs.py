@@ -18,6 +18,7 @@ from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, uniform
 from quadmix.progress import Progress
 from quadmix.scorers.tokens import FileTokenizer, load_tokenizer
+from quadmix.search.counting import LARGEST_VOCABULARY
 from quadmix.search.regressors import require_regressor
 from quadmix.search.result import JOINT, TargetFacts
 from quadmix.stages.annotate import Annotated
@@ -54,7 +55,13 @@ def checked(config: RunConfig) -> tuple[SearchConfig, FileTokenizer, tuple[Targe
     if problems or config.search is None or config.tokenizer is None:
         raise ConfigError(problems)
     require_regressor(config.search.regressor.kind)  # a missing library is found now
-    return config.search, load_tokenizer(config.tokenizer), load_targets(config)
+    tokenizer = load_tokenizer(config.tokenizer)
+    if config.search.counting is not None and tokenizer.vocab_size >= LARGEST_VOCABULARY:
+        raise ConfigError(
+            f"search.counting: the tokenizer has {tokenizer.vocab_size:,} entries, wanted fewer than "
+            f"{LARGEST_VOCABULARY:,}; leave the counting proxy out with `counting: null`"
+        )
+    return config.search, tokenizer, load_targets(config)
 
 
 def swarm_parts(
@@ -72,7 +79,7 @@ def swarm_parts(
         "targets": fingerprint(*(target.digest for target in targets)),
         # constraints act on proposals: proxies that are trained already stay what they are
         "config.mixture": config.mixture.model_dump_json(exclude={"space", "constraints"}),
-        "config.search.proxy": settings.proxy.model_dump_json(),
+        "config.search.proxy": settings.proxy.identity,
         "config.search.tokens_per_trial": str(settings.tokens_per_trial),
         "config.search.pool_tokens": str(settings.pool_tokens),
         "config.search.eval_tokens": str(settings.eval_tokens),

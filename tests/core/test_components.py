@@ -13,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 
 from quadmix.core.components import Components, eigen, principal_components
 from quadmix.core.cross_moments import CrossMoments
-from quadmix.errors import InputError
 
 
 def mixed(seed: int, n: int = 3_000, size: int = 6) -> np.ndarray:
@@ -112,11 +111,11 @@ def test_collinear_dimensions_lower_the_rank() -> None:
 
 def test_too_few_documents_and_constant_columns_are_refused_by_name() -> None:
     scores = mixed(6, n=6)
-    with pytest.raises(InputError, match="6 documents for 6 dimensions"):
+    with pytest.raises(ValueError, match="6 documents for 6 dimensions"):
         fitted(scores)
     scores = mixed(6)
     scores[:, 2] = 1.0
-    with pytest.raises(InputError, match="d2: the same score on all 3,000 documents"):
+    with pytest.raises(ValueError, match="d2: the same score on all 3,000 documents"):
         fitted(scores)
 
 

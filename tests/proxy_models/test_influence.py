@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,24 @@ def test_long_documents_are_cut() -> None:
     vector = random_vector(layers)
     cut = score(model, layers, vector, docs, max_tokens=11, device="cpu")
     assert np.abs(cut - literal_scores(model, layers, vector, [doc[:11] for doc in docs])).max() < 1e-12
+
+
+def test_read_only_bases_give_the_same_sums_without_a_warning() -> None:
+    model, docs = decoder(layers=1), documents(3)
+    layers, hashes = Layers.of(model), hashes_of(docs)
+    bases = eigenbases(covariances(model, layers, docs, hashes, 1, device="cpu"))
+    wanted = corrected(model, layers, bases, docs, hashes, 1, device="cpu")
+    for eigen in (*bases.inputs.values(), *bases.outputs.values()):
+        eigen.vectors.flags.writeable = False
+    torch.set_warn_always(True)  # else torch says it once a process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = corrected(model, layers, bases, docs, hashes, 1, device="cpu")
+    finally:
+        torch.set_warn_always(False)
+    for name, value in wanted.sums.items():
+        np.testing.assert_array_equal(found.sums[name], value)
 
 
 def test_of_a_pair_only_the_completion_counts() -> None:

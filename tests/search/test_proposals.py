@@ -37,6 +37,7 @@ class Linear:
 
     column: int
     factor: float
+    calibration: None = None  # knows no uncertainty
 
     def fit(self, features: NDArray[np.float64], losses: NDArray[np.float64]) -> Linear:
         return self

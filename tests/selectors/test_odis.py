@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadmix.core.budget import capped_shares, whole_shares
-from quadmix.errors import BudgetError, ConfigError, InputError
+from quadmix.errors import BudgetError, ConfigError
 from quadmix.hashing import uniform
 from quadmix.selectors.base import DocBatch
 from quadmix.selectors.in_memory import select
@@ -211,7 +211,7 @@ def test_domains_that_are_empty_or_hold_one_document() -> None:
 def test_scores_that_are_not_numbers_are_refused() -> None:
     batch = made_up(9)
     batch.scores[5, 1] = np.nan
-    with pytest.raises(InputError, match="column 1 of the scores has a value that is not finite"):
+    with pytest.raises(ValueError, match="column 1 of the scores has a value that is not finite"):
         fit(batch, rules(), 1_000)
 
 

@@ -49,6 +49,9 @@ def test_a_swarm_of_files_gives_weights_without_a_config(tmp_path: Path) -> None
     found = np.array([by_origin["average"]["weights"][name] for name in DOMAINS])
     assert np.abs(found - BEST).max() < 0.12
     average, prior = by_origin["average"]["predicted"], by_origin["prior"]["predicted"]
+    for origin in ("average", "argmin", "prior"):  # a flipped metric's ends change places
+        for name, (low, high) in by_origin[origin]["interval"].items():
+            assert low < by_origin[origin]["predicted"][name] < high
     assert average["loss"] < prior["loss"]
     assert average["accuracy"] > prior["accuracy"] > 50  # in its own sign
     scores, control = (result["cross_validation"][key]["joint"]["spearman"] for key in ("scores", "permuted"))

@@ -163,6 +163,9 @@ def test_a_finished_search_says_everything_by_name(finished: SearchResult) -> No
     mean = {m: sum(x.share[d] * x.quality[d][CRITERION] for d in domains) for m, x in (("n", natural), ("t", top))}
     assert mean["t"] > mean["n"] + 0.1
     assert set(finished.proposal.theta.cutoff) == domains
+    for one in finished.proposals:
+        assert all(low < one.predicted[name] < high for name, (low, high) in one.interval.items())
+        assert one.interval.keys() == {"howto", JOINT}
     assert finished.tally.drawn == finished.tally.screened + finished.tally.infeasible == 6_000
     assert [m.name for m in finished.confirmation.mixtures] == ["quadmix", f"topk_{CRITERION}"]
     assert finished.winner is not None
@@ -224,8 +227,20 @@ def test_trials_that_are_trained_again_tell_the_noise_and_change_no_other_trial(
     assert found.more.low <= found.more.high  # a rare gain may lift the mean above both
     assert found.more.low <= found.more.mean < 0.5
     assert "nats of noise between mixtures of one seed" in said.getvalue()
-    assert "counted n-grams rank the trained mixtures with Spearman" in said.getvalue()
+    assert "rank the trained ones with Spearman howto" in said.getvalue()
     assert "16 more trials would be worth" in said.getvalue()
+
+
+def test_raw_thetas_as_features_stand_beside_counts(folder: Path, finished: SearchResult) -> None:
+    """The paper's own features, over proxies that are trained already."""
+    shutil.copytree(folder / "whole", folder / "raw")
+    engine = SerialEngine()
+    found = run(folder, "raw", engine, regressor={"kind": "gaussian_process", "features": "theta"})
+    assert [name for name in engine.trained if name != "quadmix"] == []
+    assert found.features[-1] == "counted:howto"
+    assert found.counting is not None
+    assert found.counting.draws == 3
+    assert found.counting.spearman == finished.counting.spearman if finished.counting else False
 
 
 def test_a_second_round_goes_where_losses_promise_most_and_resumes_to_the_same_bits(folder: Path) -> None:

@@ -19,6 +19,7 @@ from quadmix.core.normalise import ScoreMap, fine_histogram, fit_score_map, heav
 from quadmix.core.sketch import TokenHistogram
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.base import Engine, Shared
+from quadmix.errors import InputError
 from quadmix.selectors.odis import Census, Membership, Rules, component_histograms
 from quadmix.selectors.odis_outcome import component_name
 from quadmix.stages.fitting import Histograms, merge_histograms
@@ -111,12 +112,18 @@ def merge_census(first: tuple[Census, Ends], second: tuple[Census, Ends]) -> tup
 
 
 def fit_components(engine: Engine, packs: Packs, summary: PoolSummary, rules: Rules) -> Components:
-    """The components of the whole pool's scores."""
+    """The components of the whole pool's scores. Raises InputError for scores that have none
+    (`principal_components`)."""
     sketches = [summary.sketches[summary.criteria.index(name)] for name in rules.names]
     exponents = tuple(exponent_of(sketch) for sketch in sketches)
     reader = RowReader(summary.domains, rules.names, hashes=False)
     moments = engine.reduce(SumMoments(reader, exponents), packs, merge_moments, label="odis: moments of the scores")
-    return principal_components(moments, rules.names, rules.quality, rules.explained_variance, rules.most_components)
+    try:
+        return principal_components(
+            moments, rules.names, rules.quality, rules.explained_variance, rules.most_components
+        )
+    except ValueError as error:
+        raise InputError(f"odis.dimensions: {error}") from error
 
 
 def fit_quantiles(
