@@ -163,6 +163,7 @@ class StopsAnywhere(InlineEngine):
         return super().reduce(task, items, merge, label=label)
 
 
+@pytest.mark.long
 def test_within_the_quotas_of_a_mixture_every_domain_gets_its_tokens(pool: Path, tmp_path: Path) -> None:
     _, annotated, manifest = run(odis_values(pool, tmp_path / "out", "natural"), InlineEngine())
     total = annotated.summary.total_tokens
