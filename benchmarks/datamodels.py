@@ -6,7 +6,7 @@ Random halves of the documents train a proxy each, under several seeds; the loss
 targets' search halves, cut like those of the pool) is the mean over seeds. A half's predicted gain is the sum of its
 documents' benefits, measured with proxies that were trained on all documents, one a seed, and averaged. The score is
 the Spearman correlation of predicted gain and measured loss with its sign turned, over the halves, with a 95 %
-bootstrap interval. The ceiling is what a perfect predictor would reach: the root of the reliability of the mean over
+bootstrap interval; differences between kinds are paired by half. The ceiling is what a perfect predictor would reach: the root of the reliability of the mean over
 seeds (Spearman-Brown from the correlation between single seeds). Beside EK-FAC: K-FAC, diagonal, identity (the plain
 product of gradients) and its cosine. Nothing is tuned on the halves.
 """
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from benchmarks.measuring import ROOT
-from proxy_models.data import EvalSet, Tokens
+from proxy_models.completions import CompletionSet
+from proxy_models.data import Tokens
 from proxy_models.influence import (
     Bases,
     Layers,
@@ -89,7 +90,9 @@ class TrainHalf:
         started = time.process_time()
         members, seed = item
         model = self.setting.train(members, seed)
-        held_out = EvalSet(np.concatenate(self.setting.references), 1)
+        # each reference by itself, its first token context: the loss whose gradient the benefits are about
+        first, rest = ([part(one) for one in self.setting.references] for part in (lambda t: t[:1], lambda t: t[1:]))
+        held_out = CompletionSet.of_pairs(first, rest, [1] * len(rest), sum(map(len, rest)))
         return evaluate(model.decoder, held_out), time.process_time() - started
 
 
@@ -195,13 +198,19 @@ def main() -> None:
     rng = np.random.default_rng(0)
     draws = rng.integers(0, given.subsets, (_BOOTSTRAP, given.subsets))
     gain = -losses.mean(axis=1)
+    first: Floats | None = None
     for kind in (*KINDS, COSINE):
         benefits = np.mean([measured[seed][kind] for seed in range(given.seeds)], axis=0)
         predicted = np.where(inside, benefits, 0.0).sum(axis=1)
         found = spearmanr(predicted, gain).statistic
-        spread = [spearmanr(predicted[rows], gain[rows]).statistic for rows in draws]
+        spread = np.array([spearmanr(predicted[rows], gain[rows]).statistic for rows in draws])
         low, high = np.quantile(spread, [0.025, 0.975])
-        print(f"{kind:10} {found:6.3f}  ({low:.3f} to {high:.3f})", flush=True)
+        first = spread if first is None else first
+        behind, ahead = np.quantile(spread - first, [0.025, 0.975])
+        line = f"{kind:10} {found:6.3f}  ({low:.3f} to {high:.3f})"
+        print(
+            line if first is spread else f"{line}; less {KINDS[0]}, paired: {behind:+.3f} to {ahead:+.3f}", flush=True
+        )
 
 
 if __name__ == "__main__":
