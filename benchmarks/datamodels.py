@@ -6,9 +6,9 @@ Random halves of the documents train a proxy each, under several seeds; the loss
 targets' search halves, cut like those of the pool) is the mean over seeds. A half's predicted gain is the sum of its
 documents' benefits, measured with proxies that were trained on all documents, one a seed, and averaged. The score is
 the Spearman correlation of predicted gain and measured loss with its sign turned, over the halves, with a 95 %
-bootstrap interval; differences between kinds are paired by half. The ceiling is what a perfect predictor would reach: the root of the reliability of the mean over
-seeds (Spearman-Brown from the correlation between single seeds). Beside EK-FAC: K-FAC, diagonal, identity (the plain
-product of gradients) and its cosine. Nothing is tuned on the halves.
+bootstrap interval; differences between kinds are paired by half. The ceiling is what a perfect predictor would reach:
+the root of the reliability of the mean over seeds (Spearman-Brown from the correlation between single seeds). Beside
+EK-FAC: K-FAC, diagonal, identity (the plain product of gradients) and its cosine. Nothing is tuned on the halves.
 """
 
 from __future__ import annotations
