@@ -18,6 +18,8 @@ from quadmix.progress import Progress
 from quadmix.stages.pipeline import Pipeline
 from tests.e2e.small_pool import config, documents, write_shards
 
+pytestmark = pytest.mark.long  # a whole search of 24 trials
+
 MARK = "~shuffled"
 
 
