@@ -163,7 +163,11 @@ class OneByOne:
             below += tokens[arm]
             if below >= share * sum(tokens):
                 break
-        return max(0.0, self.mean[arm])
+        if below == share * sum(tokens):
+            return max(0.0, self.mean[arm])
+        # only a part of the arm lies below: it is judged by a line between it and the next worse
+        worse = [mean for mean in self.mean if mean < self.mean[arm]]
+        return max(0.0, (self.mean[arm] + max(worse)) / 2) if worse else 0.0
 
     def upper(self, arm: int) -> float:
         bonus = math.sqrt(2 * math.log(sum(self.times)) / self.times[arm])

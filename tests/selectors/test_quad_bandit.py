@@ -238,9 +238,40 @@ def test_the_threshold_leaves_clusters_for_twice_the_budget_above_it() -> None:
     assert pilot is not None
     bandit.tell(0, planted.answers(pilot))
     means = bandit._beliefs.mean  # type: ignore[union-attr]
-    assert found.threshold in means
-    above = int(planted.arms.tokens[means > found.threshold].sum())
-    assert above <= 2 * found.budget < above + planted.arms.tokens.max()
+    assert found.threshold is not None
+    above = means > found.threshold
+    worst = int(np.where(above, means, np.inf).argmin())
+    held = int(planted.arms.tokens[above].sum())
+    assert held - planted.arms.tokens[worst] < 2 * found.budget <= held
+    assert found.threshold == (means[worst] + means[~above].max()) / 2
+
+
+def few(sizes: list[int], means: list[float], noise: float, seed: int) -> Planted:
+    """Clusters of these documents, ten tokens each."""
+    rng = np.random.default_rng(seed)
+    documents = np.array(sizes)
+    names = [f"cluster_{i}" for i in range(len(sizes))]
+    arms = Arms.of(names, np.arange(len(sizes)), documents, 10 * documents, documents)
+    return Planted(arms, [m + noise * rng.normal(size=n) for m, n in zip(means, sizes, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "means", "noise"),
+    [
+        ([2_000], [1.0], 1.0),
+        ([1_700, 100, 100, 100], [1.0, -1.0, -1.2, -0.8], 1.0),
+        ([1_700, 100, 100, 100], [1.0, 0.4, 0.1, 0.2], 0.5),
+        ([500, 500, 500], [0.5, 0.5, 0.5], 0.0),
+    ],
+    ids=["one cluster", "a giant among bad ones", "a giant among good ones", "equal ones"],
+)
+def test_a_cluster_across_the_quantile_need_not_beat_its_own_pilot(
+    sizes: list[int], means: list[float], noise: float
+) -> None:
+    for seed in range(6):
+        found = outcome_of(few(sizes, means, noise, seed), share=0.3, scored=0.5)
+        assert found.stop is StopReason.BUDGET_MET
+        assert found.fill_tokens == 0
 
 
 def test_when_all_clusters_are_bad_nothing_is_kept_and_the_least_bad_fill_the_budget() -> None:
