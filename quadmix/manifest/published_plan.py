@@ -56,6 +56,7 @@ class Plan(BaseModel):
     normalise: Literal["quantile", "zscore", "minmax"] = "quantile"
     outcome: Clusters | None = None
     domain_quotas: dict[str, int] | None = None
+    fill: dict[str, int] | None = None  # by stratum, inside domain quotas
 
     @model_validator(mode="after")
     def _complete(self) -> Plan:
@@ -75,6 +76,8 @@ class Plan(BaseModel):
             raise ValueError("outcome is missing")
         elif self.domain_quotas is not None and sorted(self.domain_quotas) != sorted(self.domains):
             raise ValueError("domain_quotas are not those of the plan's domains")
+        elif self.domain_quotas is not None and self.fill is None:
+            raise ValueError("fill is missing")
         return self
 
     def curve(self, domain: str) -> Curve:

@@ -58,8 +58,9 @@ class Clusters(BaseModel):
         room = [cluster.tokens for cluster in self.clusters]
         return self._fill(granted, room, self.budget)
 
-    def quotas_within(self, domains: Mapping[str, int], cells: Cells) -> dict[tuple[str, int], int]:
-        """Of each cluster (by code) in each domain that has some of it. domains: quota by name.
+    def quotas_within(self, domains: Mapping[str, int], cells: Cells) -> dict[tuple[str, int], tuple[int, int]]:
+        """(quota, how much of it is fill) of each cluster (by code) in each domain that has some of it. domains: quota
+        by name.
 
         The proportions are those of granted * (tokens of the cell / tokens of the cluster), in float64.
         """
@@ -71,9 +72,10 @@ class Clusters(BaseModel):
                 for cluster, tokens in zip(self.clusters, room, strict=True)
             ]
             given = [min(share, most) for share, most in zip(_shares(weights, quota), room, strict=True)]
-            for cluster, tokens, most in zip(self.clusters, self._fill(given, room, quota), room, strict=True):
+            quotas = self._fill(given, room, quota)
+            for cluster, tokens, own, most in zip(self.clusters, quotas, given, room, strict=True):
                 if most:
-                    found[domain, cluster.code] = tokens
+                    found[domain, cluster.code] = tokens, tokens - own
         return found
 
     def problems(self, cells: Cells) -> Iterator[tuple[str, str, Any, Any]]:

@@ -465,6 +465,8 @@ class _Comparison:
             found = manifest.domains[domain].requested if domain in manifest.domains else None
             if found != quota:
                 self.outcome.add(MANIFEST_NAME, None, None, f"domains.{domain}.requested", found, quota)
+        for name, before, after in _differences("plan.fill", plan.fill or {}, self.judge.cell_fill):
+            self.outcome.add(MANIFEST_NAME, None, None, name, before, after)
 
     def _check_prefixes(self, quotas: Sequence[int]) -> None:
         """Every stratum took one of the two prefixes around its quota, the one that keeps the sum nearest."""

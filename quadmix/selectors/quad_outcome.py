@@ -132,7 +132,7 @@ class Outcome:
         text = self.stop.words
         if self.rounds:
             text += f", after {len(self.rounds):,} round{'s' if len(self.rounds) > 1 else ''}"
-        if self.fill_tokens and self.stop is not StopReason.NOT_A_BANDIT:
+        if self.fill_tokens and self.kind == "bandit":
             text += (
                 f"; {self.fill_tokens:,} tokens ({100 * self.fill_tokens / self.budget:.1f} % of the budget) are fill: "
                 "from kept clusters first, then from the others, the highest mean benefit first"

@@ -87,7 +87,9 @@ def make_page(
         provenance=json.dumps(
             {
                 "config": manifest.config,
-                "plan": {key: value for key, value in manifest.plan.items() if key not in ("strata", "outcome")},
+                "plan": {
+                    key: value for key, value in manifest.plan.items() if key not in ("strata", "outcome", "fill")
+                },
                 "inputs": [vars(entry) for entry in manifest.inputs],
                 "software": manifest.software,
             },

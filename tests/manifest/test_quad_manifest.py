@@ -169,6 +169,25 @@ def test_moved_quotas_and_strata_are_named(quad: Make, tmp_path: Path, kind: str
     assert "plan.strata" in [finding.column for finding in found.findings]
 
 
+def test_fill_inside_domain_quotas_is_published_and_a_forged_one_named(quad: Make, tmp_path: Path) -> None:
+    plan = quad("within").plan
+    name = max(plan["fill"], key=plan["fill"].get)
+    assert 0 < plan["fill"][name] <= plan["strata"][name]["quota"]
+    told = sum(plan["fill"].values())
+    assert f"{told:,} tokens ({100 * told / BUDGET:.1f} % of the budget) are fill" in plan["stop"]
+
+    def forge(content: dict[str, Any]) -> None:
+        content["plan"]["fill"][name] -= 1
+
+    found = verify(tamper(quad("within"), tmp_path / "forged", content=forge))
+    assert [finding.column for finding in found.findings] == [f"plan.fill.{name}"]
+
+    def drop(content: dict[str, Any]) -> None:
+        content["plan"]["fill"] = None
+
+    assert not verify(tamper(quad("within"), tmp_path / "dropped", content=drop)).ok
+
+
 def test_a_row_of_another_cluster_is_named(quad: Make, tmp_path: Path) -> None:
     def edit(part: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if part == 0:
@@ -207,4 +226,8 @@ def test_a_document_inside_domain_quotas_and_one_of_a_baseline_are_explained(qua
         found = explain(manifest, row["doc_id"])
         assert found.stratum == row["stratum"]
         assert words in found.why
+        if kind == "within":
+            stratum, fill = manifest.plan["strata"][row["stratum"]], manifest.plan["fill"][row["stratum"]]
+            assert f"takes {stratum['quota']:,} tokens of it" in found.why
+            assert f"{fill:,} as fill." in found.why
     assert row["stratum"] == found.cluster

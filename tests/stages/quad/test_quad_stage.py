@@ -150,7 +150,11 @@ class Reduces(InlineEngine):
 
 
 def test_within_the_quotas_of_a_mixture_every_domain_gets_its_tokens(pool: Path, tmp_path: Path) -> None:
-    _, annotated, manifest = run_quad(quad_values(pool, tmp_path / "out", "natural"), InlineEngine())
+    run, annotated, manifest = run_quad(quad_values(pool, tmp_path / "out", "natural"), InlineEngine())
+    drawn = quad_outcome(run, manifest)
+    assert drawn is not None
+    assert drawn.fill_tokens == sum(manifest.plan["fill"].values())
+    assert drawn.granted_tokens + drawn.fill_tokens == 60_000
     total = annotated.summary.total_tokens
     longest = max(pq.read_table(path)["n_tokens"].to_numpy().max() for path in annotated.files)
     for name, share in manifest.domains.items():
