@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -97,8 +98,8 @@ class Clusters(BaseModel):
                     yield cluster.name, name, getattr(cluster, name), own
 
     def _fill(self, given: Sequence[int], room: Sequence[int], quota: int) -> list[int]:
-        """`given` and what is missing to the quota: kept clusters first, the highest mean first, ties by name.
-        Baselines without means: the most granted first."""
+        """`given` and what is missing to the quota: kept clusters first, the highest mean first; those of one rank in
+        proportion to their room. Baselines without means: the most granted first."""
         taken = list(given)
         missing = quota - sum(taken)
 
@@ -106,10 +107,18 @@ class Clusters(BaseModel):
             cluster = self.clusters[at]
             return not cluster.kept, -(cluster.granted if cluster.mean is None else cluster.mean)
 
-        for at in sorted(range(len(taken)), key=rank):
-            more = min(room[at] - taken[at], missing)
-            taken[at] += more
-            missing -= more
+        for _, members in groupby(sorted(range(len(taken)), key=rank), key=rank):
+            equal = list(members)
+            free = [room[at] - taken[at] for at in equal]
+            asked = min(missing, sum(free))
+            missing -= asked
+            for at, share, most in zip(equal, _shares([float(one) for one in free], asked), free, strict=True):
+                taken[at] += min(share, most)
+                asked -= min(share, most)
+            for at in equal:  # what rounding asked for beyond a cluster's room
+                more = min(room[at] - taken[at], asked)
+                taken[at] += more
+                asked -= more
         return taken
 
 

@@ -39,7 +39,6 @@ from quadmix.selectors.quad_outcome import (
     PullOutcome,
     RoundOutcome,
     StopReason,
-    fill_order,
     filled,
 )
 from quadmix.selectors.quad_shrinkage import Beliefs, believe
@@ -348,9 +347,7 @@ class Bandit:
         assert self._beliefs is not None
         arms, beliefs = self.arms, self._beliefs
         kept = (self._pulls > 0) & (beliefs.bound > self._threshold)
-        fill = filled(
-            arms.tokens - self._granted, fill_order(kept, beliefs.mean), self.settings.budget - self.granted_tokens
-        )
+        fill = filled(arms.tokens - self._granted, kept, beliefs.mean, self.settings.budget - self.granted_tokens)
         clusters = []
         for arm, (name, seen) in enumerate(zip(arms.names, self._seen, strict=True)):
             scored = seen.n > 0

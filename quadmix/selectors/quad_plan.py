@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quadmix.core.budget import whole_shares
 from quadmix.errors import BudgetError, ConfigError, InputError
 from quadmix.selectors.base import DocBatch, Window
-from quadmix.selectors.quad_outcome import ClusterOutcome, Outcome, fill_order, filled
+from quadmix.selectors.quad_outcome import ClusterOutcome, Outcome, filled
 
 # between the domain and the cluster in a stratum's name: no control character, and nothing that a name begins with
 JOIN = " / "
@@ -177,12 +177,12 @@ def within_domains(
     mean = np.array([cluster.mean or 0.0 for cluster in clusters])
     kept = np.array([cluster.kept for cluster in clusters])
     # baselines have no means: what they granted orders their fill
-    order = fill_order(kept, np.where(known, mean, granted))
+    rank = np.where(known, mean, granted)
     share = tokens.astype(np.float64) / np.maximum(whole, 1).astype(np.float64)
     quotas, fill = np.zeros(tokens.shape, dtype=np.int64), np.zeros(tokens.shape, dtype=np.int64)
     for row, quota in enumerate(domain_quotas):
         weights = granted * share[row]
         if weights.any():
             quotas[row] = np.minimum(whole_shares(weights, quota), tokens[row])
-        fill[row] = filled(tokens[row] - quotas[row], order, quota - int(quotas[row].sum()))
+        fill[row] = filled(tokens[row] - quotas[row], kept, rank, quota - int(quotas[row].sum()))
     return quotas, fill

@@ -16,11 +16,12 @@ from quadmix.core.budget import whole_shares
 from quadmix.manifest import Manifest
 from quadmix.manifest.explain import explain
 from quadmix.manifest.publish import publish
+from quadmix.manifest.published_quad import Clusters
 from quadmix.manifest.verify import verify
 from quadmix.selectors.quad import Bandit, BanditSettings
 from quadmix.selectors.quad_arms import Arms
 from quadmix.selectors.quad_baselines import cluster_uniform
-from quadmix.selectors.quad_outcome import Outcome
+from quadmix.selectors.quad_outcome import Outcome, filled
 from quadmix.selectors.quad_plan import quad_plan, quad_plan_within
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.records import begin, commit
@@ -186,6 +187,24 @@ def test_fill_inside_domain_quotas_is_published_and_a_forged_one_named(quad: Mak
         content["plan"]["fill"] = None
 
     assert not verify(tamper(quad("within"), tmp_path / "dropped", content=drop)).ok
+
+
+def test_fill_is_recomputed_where_clusters_are_believed_equal() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        size = int(rng.integers(1, 8))
+        tokens, mean, kept = rng.integers(0, 40, size), rng.choice([0.0, 0.5], size), rng.random(size) < 0.5
+        granted = rng.integers(0, tokens + 1)
+        budget = int(rng.integers(max(granted.sum(), 1), max(tokens.sum(), 1) + 1))
+        rows = [
+            {"name": f"c{i}", "code": i, "documents": 1, "tokens": int(tokens[i]), "pulls": 1, "scored": 1,
+             "raw_mean": 0.0, "mean": float(mean[i]), "error": 0.1, "bound": 0.1, "kept": bool(kept[i]),
+             "granted": int(granted[i]), "fill": 0}
+            for i in range(size)
+        ]  # fmt: skip
+        told = Clusters.model_validate({"kind": "bandit", "budget": budget, "threshold": 0.0, "clusters": rows})
+        wanted = granted + filled(tokens - granted, kept, mean, min(budget, int(tokens.sum())) - int(granted.sum()))
+        assert told.quotas() == wanted.tolist()
 
 
 def test_a_row_of_another_cluster_is_named(quad: Make, tmp_path: Path) -> None:

@@ -114,9 +114,11 @@ def literal_within(outcome: Outcome, quotas: Sequence[int], tokens: np.ndarray) 
         weights = [c.granted * (tokens[domain, i] / c.tokens) for i, c in enumerate(outcome.clusters)]
         wanted = whole_shares(np.array(weights), quota) if sum(weights) else [0] * len(weights)
         row = [min(int(w), int(t)) for w, t in zip(wanted, tokens[domain], strict=True)]
-        order = sorted(range(len(row)), key=lambda i: (not outcome.clusters[i].kept, -outcome.clusters[i].mean))  # type: ignore[operator]
-        for i in order:
-            row[i] += min(int(tokens[domain, i]) - row[i], quota - sum(row))
+        ranks = [(not cluster.kept, -cluster.mean) for cluster in outcome.clusters]  # type: ignore[operator]
+        for rank in sorted(set(ranks)):
+            free = np.array([t - r if k == rank else 0 for t, r, k in zip(tokens[domain], row, ranks, strict=True)])
+            shares = whole_shares(free.astype(float), min(int(free.sum()), quota - sum(row)))
+            row = [r + int(share) for r, share in zip(row, shares, strict=True)]
         rows.append(row)
     return rows
 

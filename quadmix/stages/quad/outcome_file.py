@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from quadmix.config import RunConfig
@@ -35,11 +36,12 @@ def quad_outcome(config: RunConfig, manifest: Manifest) -> Outcome | None:
     if manifest.selector != STAGE:
         return None
     plan = manifest.plan
+    found = Outcome.from_json({**plan["outcome"], "rounds": []})
     record = current(Path(config.output), STAGE)
-    if record is None:  # removed since: the picture of the rounds is lost, the clusters are in the manifest
-        found = Outcome.from_json({**plan["outcome"], "rounds": []})
-    else:
-        found = read_outcome(stage_directory(Path(config.output), STAGE, record.fingerprint))
+    if record is not None:
+        last = read_outcome(stage_directory(Path(config.output), STAGE, record.fingerprint))
+        # removed since, or of a later run: then the rounds are lost, the clusters are in the manifest
+        found = last if replace(last, rounds=()) == found else found
     if plan["domain_quotas"] is None:
         return found
     quotas = {name: stratum["quota"] for name, stratum in plan["strata"].items()}

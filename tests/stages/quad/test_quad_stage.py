@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,17 @@ def test_the_report_draws_clusters_and_rounds(done: Any) -> None:
     assert "<svg" in sections["rounds"].figure
     assert "documents were scored" in sections["clusters"].text
     assert len(sections["clusters"].tables[0].rows) == len(outcome_of(done).clusters)
+
+
+def test_the_report_draws_no_rounds_of_another_run(done: Any) -> None:
+    config, _, manifest = done
+    other = copy.deepcopy(manifest.plan)
+    other["outcome"]["clusters"][0]["pulls"] += 1
+    found = quad_outcome(config, replace(manifest, plan=other))
+    assert found is not None
+    assert found.rounds == ()
+    assert found.clusters[0].pulls == other["outcome"]["clusters"][0]["pulls"]
+    assert outcome_of(done).rounds
 
 
 @pytest.mark.long
