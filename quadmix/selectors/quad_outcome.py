@@ -138,7 +138,9 @@ class Outcome:
                 "from kept clusters first, then from the others, the highest mean benefit first"
             )
         if self.kind == "bandit" and self.indistinct:
-            text += "; the clusters' measured benefits differ by no more than noise, so which of them gives means little"
+            text += (
+                "; the clusters' measured benefits differ by no more than noise, so which of them gives means little"
+            )
         return text
 
     @property

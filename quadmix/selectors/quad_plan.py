@@ -148,6 +148,16 @@ def outcome_within(
     return replace(outcome, clusters=tuple(inside(cluster) for cluster in outcome.clusters))
 
 
+def check_holdings(domains: Sequence[str], domain_quotas: Sequence[int], tokens: Sequence[int]) -> None:
+    """Raises BudgetError for a domain that holds less than its quota. tokens: held, by domain."""
+    for domain, quota, held in zip(domains, domain_quotas, tokens, strict=True):
+        if quota > held:
+            raise BudgetError(
+                f"quad: domain {domain!r} has a quota of {quota:,} tokens and holds {held:,}; Quad takes each document "
+                "once. Lower the budget, or cap the domain's repeats at 1 (mixture.max_copies: 1)"
+            )
+
+
 def within_domains(
     outcome: Outcome, domains: Sequence[str], domain_quotas: Sequence[int], tokens: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -166,12 +176,7 @@ def within_domains(
             f"quad: cluster {clusters[column].name!r} has {tokens[:, column].sum():,} tokens over the domains, the "
             f"bandit was told {whole[column]:,}; run select again"
         )
-    for domain, quota, held in zip(domains, domain_quotas, tokens.sum(axis=1).tolist(), strict=True):
-        if quota > held:
-            raise BudgetError(
-                f"quad: domain {domain!r} has a quota of {quota:,} tokens and holds {held:,}; Quad takes each document "
-                "once. Lower the budget, or cap the domain's repeats at 1 (mixture.max_copies: 1)"
-            )
+    check_holdings(domains, domain_quotas, tokens.sum(axis=1).tolist())
     granted = np.array([cluster.granted for cluster in clusters], dtype=np.float64)
     known = np.array([cluster.mean is not None for cluster in clusters])
     mean = np.array([cluster.mean or 0.0 for cluster in clusters])

@@ -38,7 +38,7 @@ from quadmix.search.constraints import limits_of, violations
 from quadmix.search.result import SearchResult
 from quadmix.selectors.base import SelectionPlan
 from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan
-from quadmix.selectors.quad_plan import quad_plan, quad_plan_within
+from quadmix.selectors.quad_plan import check_holdings, quad_plan, quad_plan_within
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.budgeting import find_cuts
 from quadmix.stages.emit import EmitTask, Emitted
@@ -76,8 +76,10 @@ def select(
     root = Path(config.output)
     choice = choose(config, search)
     progress.say(f"select: {choice.why}")
-    measured = None
+    measured, quotas = None, None
     if config.select.selector == "quad":
+        # found before the stage measures, which takes far longer
+        quotas = quad_quotas(config, engine, annotated, choice)
         from quadmix.stages.quad.stage import measure
 
         measured = measure(config, engine, progress, annotated)
@@ -88,7 +90,7 @@ def select(
     record = reuse.record
     if record is None:
         assert directory is not None
-        plan = make_plan(config, engine, packs(annotated.files), annotated, choice, measured)
+        plan = make_plan(config, engine, packs(annotated.files), annotated, choice, measured, quotas)
         record = run_plan(config, engine, annotated, plan, directory, parts, choice.provenance)
     if reuse.record is None:
         commit(root, record)
@@ -169,13 +171,14 @@ def make_plan(
     annotated: Annotated,
     choice: Choice,
     measured: Measured | None = None,
+    quotas: Sequence[int] | None = None,
 ) -> SelectionPlan:
-    """Fit the chosen mixture, and Quad's clusters within it; BudgetError when it cannot meet the budget."""
+    """Fit the chosen mixture, or Quad's clusters (measured) within the quotas of domains, if there are any;
+    BudgetError when it cannot meet the budget."""
     summary, mixture = annotated.summary, config.mixture
     if measured is not None:
-        if choice.kind == "free":
+        if quotas is None:
             return quad_plan(measured.outcome)
-        quotas = domain_quotas(config, make_plan(config, engine, groups, annotated, choice), annotated)
         return quad_plan_within(measured.outcome, summary.domains, quotas, measured.table.tokens_by_domain())
     if choice.kind == "natural":
         return natural_plan(summary.tokens, mixture.budget, mixture.max_copies)
@@ -195,6 +198,22 @@ def make_plan(
             "keeps them, or change the constraints"
         )
     return plan
+
+
+def quad_quotas(config: RunConfig, engine: Engine, annotated: Annotated, choice: Choice) -> tuple[int, ...] | None:
+    """Tokens of each domain that Quad selects inside; None: it is free. Raises ConfigError where the mixture gives
+    domains none, BudgetError where a domain holds less."""
+    if choice.kind == "free":
+        return None
+    if choice.kind == "topk":
+        raise ConfigError(
+            f"select: `selector: quad` needs tokens for each domain or `mixture: free`; {choice.why}, takes the best "
+            f"documents by {choice.criterion} whatever their domain. Choose `mixture: proposal`, or free"
+        )
+    summary = annotated.summary
+    quotas = domain_quotas(config, make_plan(config, engine, packs(annotated.files), annotated, choice), annotated)
+    check_holdings(summary.domains, quotas, summary.tokens.tolist())
+    return quotas
 
 
 def domain_quotas(config: RunConfig, plan: SelectionPlan, annotated: Annotated) -> tuple[int, ...]:
