@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
 
+from quadmix.core.budget import whole_shares
 from quadmix.core.moments import Moments
 from quadmix.selectors.quad import Bandit, BanditSettings
 from quadmix.selectors.quad_arms import Arms
@@ -163,7 +165,11 @@ class OneByOne:
             below += tokens[arm]
             if below >= share * sum(tokens):
                 break
-        return max(0.0, self.mean[arm])
+        if below == share * sum(tokens):
+            return max(0.0, self.mean[arm])
+        # only a part of the arm lies below: it is judged by a line between it and the next worse
+        worse = [mean for mean in self.mean if mean < self.mean[arm]]
+        return max(0.0, (self.mean[arm] + max(worse)) / 2) if worse else 0.0
 
     def upper(self, arm: int) -> float:
         bonus = math.sqrt(2 * math.log(sum(self.times)) / self.times[arm])
@@ -192,8 +198,13 @@ class OneByOne:
     def filled(self) -> np.ndarray:
         found = list(self.granted)
         kept = [bound > self.threshold for bound in self.bound]
-        for arm in sorted(range(len(found)), key=lambda arm: (not kept[arm], -self.mean[arm])):
-            found[arm] += min(self.tokens[arm] - found[arm], self.settings.budget - sum(found))
+        order = sorted(range(len(found)), key=lambda arm: (not kept[arm], -self.mean[arm]))
+        for _, group in groupby(order, key=lambda arm: (kept[arm], self.mean[arm])):
+            equal = list(group)
+            free = np.array([self.tokens[arm] - found[arm] for arm in equal])
+            asked = min(int(free.sum()), self.settings.budget - sum(found))
+            for arm, share in zip(equal, whole_shares(free.astype(float), asked), strict=True):
+                found[arm] += int(share)
         return np.array(found)
 
 

@@ -93,7 +93,7 @@ class Layers:
                     )
                 owner[id(weight)] = name
                 outputs, inputs = weight.shape[::-1] if turned else weight.shape
-                found.append(Layer(name, inputs, outputs, turned, _stack(name, parts, outputs)))
+                found.append(Layer(name, inputs, outputs, turned, _stack(name, parts, inputs, outputs)))
         if not found:
             linear = ", ".join(left_out[:8]) or "none"
             raise InputError(
@@ -128,7 +128,9 @@ def _role(model: nn.Module, name: str) -> tuple[str, tuple[str, ...]]:
     return "", ()
 
 
-def _stack(module: str, parts: tuple[str, ...], outputs: int) -> tuple[Part, ...]:
+def _stack(module: str, parts: tuple[str, ...], inputs: int, outputs: int) -> tuple[Part, ...]:
+    if len(parts) == 3 and outputs != 3 * inputs:  # fewer keys and values than queries (GPT-BigCode): not three equals
+        parts = ("qkv",)
     height, rest = divmod(outputs, len(parts))
     if rest:
         raise InputError(f"{module} has {outputs} outputs, wanted {len(parts)} layers of equal height: {parts}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -25,9 +26,18 @@ def load_causal(kind: str, path: str) -> nn.Module:
             "pip install transformers"
         ) from error
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="float32"
-        )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="float32",
+            output_loading_info=True,
+        )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"quad.model.path: {path} holds no causal language model in safetensors ({error})") from error
+    model: nn.Module
+    model, found = loaded
+    # what is tied to another weight is not in the file and not missing either
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"quad.model.path: {path} lacks {len(missing):,} weights of {type(model).__name__}, {missing[0]} for one; "
+            "they would be random. Wanted a whole checkpoint of a causal language model"
+        )
     return model.eval()

@@ -73,15 +73,17 @@ def watched(model: nn.Module, layers: Layers, visit: Visit) -> Iterator[Callable
     """Inside, calling what this yields runs one batch through the model and back; `model` must be `still`."""
     reached: set[str] = set()
 
+    shape: list[int] = []  # rows, time of the batch at hand
+
     def begin(layer: Layer, given: Tensor, output: Tensor) -> Tensor:
-        given = given.detach()
+        given = _by_rows(layer, given.detach(), shape)
         if not output.requires_grad:
             output.requires_grad_()
 
         def back(gradient: Tensor) -> None:
             reached.add(layer.module)
             with torch.no_grad():
-                visit(layer, given, gradient)
+                visit(layer, given, _by_rows(layer, gradient, shape))
 
         output.register_hook(back)  # type: ignore[no-untyped-call]
         return output
@@ -89,6 +91,7 @@ def watched(model: nn.Module, layers: Layers, visit: Visit) -> Iterator[Callable
     with hooked(model, layers, begin) as called:
 
         def run(parts: Causal, batch: Batch, gradient: Gradient) -> None:
+            shape[:] = batch.inputs.shape
             with torch.enable_grad():
                 hidden = parts.body(batch.inputs)
             called.check()
@@ -101,3 +104,19 @@ def watched(model: nn.Module, layers: Layers, visit: Visit) -> Iterator[Callable
                 raise InputError(f"module {unreached[0]} does not reach the loss ({len(unreached)} such modules)")
 
         yield run
+
+
+def _by_rows(layer: Layer, values: Tensor, shape: list[int]) -> Tensor:
+    """(rows, time, d): some models (OPT) flatten rows and time into one before their linear layers.
+
+    Raises InputError where a module reads neither (experts, which see some positions only).
+    """
+    if values.dim() == 2 and len(values) == shape[0] * shape[1]:
+        return values.reshape(*shape, -1)
+    if values.dim() == 3 and list(values.shape[:2]) == shape:
+        return values
+    raise InputError(
+        f"module {layer.module} reads values of shape {tuple(values.shape)} for a batch of {shape[0]} documents of "
+        f"{shape[1]} positions; wanted every position of every document. Layers that see some of them (experts) are "
+        "not supported: choose `quad.layers: attention`"
+    )

@@ -174,7 +174,14 @@ def _with_cluster(document: Explanation, plan: Plan, name: str | None) -> Explan
         text += f" was never scored; other clusters let expect a mean benefit of {found.mean:.6g}."
     else:
         text += " was not scored."
-    text += f" Of its {found.tokens:,} tokens {found.granted:,} were granted and {found.fill:,} are fill."
+    if plan.fill is None:
+        text += f" Of its {found.tokens:,} tokens {found.granted:,} were granted and {found.fill:,} are fill."
+    elif document.stratum is not None:
+        quota, fill = plan.strata[document.stratum].quota, plan.fill.get(document.stratum, 0)
+        text += (
+            f" The domain {document.domain!r} takes {quota:,} tokens of it, {quota - fill:,} for what it was granted "
+            f"and {fill:,} as fill."
+        )
     return replace(document, why=f"{_why(document, plan)} {text}")
 
 

@@ -58,6 +58,7 @@ class Plan(BaseModel):
     outcome: Clusters | None = None
     odis: Fit | None = None
     domain_quotas: dict[str, int] | None = None
+    fill: dict[str, int] | None = None  # by stratum, inside domain quotas
 
     @model_validator(mode="after")
     def _complete(self) -> Plan:
@@ -79,6 +80,8 @@ class Plan(BaseModel):
             raise ValueError("odis is missing or its dimensions are not the criteria")
         elif self.domain_quotas is not None and sorted(self.domain_quotas) != sorted(self.domains):
             raise ValueError("domain_quotas are not those of the plan's domains")
+        elif self.domain_quotas is not None and self.fill is None:
+            raise ValueError("fill is missing")
         return self
 
     def curve(self, domain: str) -> Curve:

@@ -7,6 +7,7 @@ are taken as published; whether a cluster is kept, what is filled and every quot
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -59,8 +60,9 @@ class Clusters(BaseModel):
         room = [cluster.tokens for cluster in self.clusters]
         return self._fill(granted, room, self.budget)
 
-    def quotas_within(self, domains: Mapping[str, int], cells: Cells) -> dict[tuple[str, int], int]:
-        """Of each cluster (by code) in each domain that has some of it. domains: quota by name.
+    def quotas_within(self, domains: Mapping[str, int], cells: Cells) -> dict[tuple[str, int], tuple[int, int]]:
+        """(quota, how much of it is fill) of each cluster (by code) in each domain that has some of it. domains: quota
+        by name.
 
         The proportions are those of granted * (tokens of the cell / tokens of the cluster), in float64.
         """
@@ -72,9 +74,10 @@ class Clusters(BaseModel):
                 for cluster, tokens in zip(self.clusters, room, strict=True)
             ]
             given = [min(share, most) for share, most in zip(whole_shares(weights, quota), room, strict=True)]
-            for cluster, tokens, most in zip(self.clusters, self._fill(given, room, quota), room, strict=True):
+            quotas = self._fill(given, room, quota)
+            for cluster, tokens, own, most in zip(self.clusters, quotas, given, room, strict=True):
                 if most:
-                    found[domain, cluster.code] = tokens
+                    found[domain, cluster.code] = tokens, tokens - own
         return found
 
     def problems(self, cells: Cells) -> Iterator[tuple[str, str, Any, Any]]:
@@ -96,8 +99,8 @@ class Clusters(BaseModel):
                     yield cluster.name, name, getattr(cluster, name), own
 
     def _fill(self, given: Sequence[int], room: Sequence[int], quota: int) -> list[int]:
-        """`given` and what is missing to the quota: kept clusters first, the highest mean first, ties by name.
-        Baselines without means: the most granted first."""
+        """`given` and what is missing to the quota: kept clusters first, the highest mean first; those of one rank in
+        proportion to their room. Baselines without means: the most granted first."""
         taken = list(given)
         missing = quota - sum(taken)
 
@@ -105,8 +108,16 @@ class Clusters(BaseModel):
             cluster = self.clusters[at]
             return not cluster.kept, -(cluster.granted if cluster.mean is None else cluster.mean)
 
-        for at in sorted(range(len(taken)), key=rank):
-            more = min(room[at] - taken[at], missing)
-            taken[at] += more
-            missing -= more
+        for _, members in groupby(sorted(range(len(taken)), key=rank), key=rank):
+            equal = list(members)
+            free = [room[at] - taken[at] for at in equal]
+            asked = min(missing, sum(free))
+            missing -= asked
+            for at, share, most in zip(equal, whole_shares([float(one) for one in free], asked), free, strict=True):
+                taken[at] += min(share, most)
+                asked -= min(share, most)
+            for at in equal:  # what rounding asked for beyond a cluster's room
+                more = min(room[at] - taken[at], asked)
+                taken[at] += more
+                asked -= more
         return taken

@@ -197,6 +197,7 @@ class Judge:
         outcome, within = self.plan.outcome, self.plan.domain_quotas
         assert outcome is not None
         self.cluster_cells: dict[tuple[str, int], tuple[int, int]] = {}
+        self.cell_fill: dict[str, int] = {}
         for documents in self._read(paths):
             assert documents.cluster is not None
             for index, domain in enumerate(self.domains):
@@ -214,7 +215,8 @@ class Judge:
         else:
             given = outcome.quotas_within(within, self.cluster_cells)
             strata = {f"{domain} / {name_of[code]}": [(domain, code)] for domain, code in given}
-            quotas = {name: given[cells[0]] for name, cells in strata.items()}
+            quotas = {name: given[cells[0]][0] for name, cells in strata.items()}
+            self.cell_fill = {name: given[cells[0]][1] for name, cells in strata.items()}
         self.strata = sorted(strata)
         self.cell_quotas = [quotas[name] for name in self.strata]
         self.place = np.full((len(self.domains), max(name_of) + 1), -1, dtype=np.int64)

@@ -464,6 +464,8 @@ class _Comparison:
         for cluster, name, found, own in plan.outcome.problems(self.judge.cluster_cells):
             self.outcome.add(MANIFEST_NAME, None, None, f"plan.outcome.clusters.{cluster}.{name}", found, own)
         self._check_domain_quotas()
+        for name, before, after in _differences("plan.fill", plan.fill or {}, self.judge.cell_fill):
+            self.outcome.add(MANIFEST_NAME, None, None, name, before, after)
 
     def _check_components(self) -> None:
         """What the plan says of components follows from the scores."""

@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from quadmix.config import ClusterDomainConfig, ColumnClustersConfig, EmbedderConfig, EmbeddingClustersConfig
-from quadmix.errors import ConfigError
+from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import doc_hash, fingerprint, seed_for, uniform
 from quadmix.one_thread import one_blas_thread
+from quadmix.pool.row_checks import as_text
 from quadmix.scorers.context import Document, FitContext
 from quadmix.scorers.embedders import Embedder, embedder_from, fit_embedder
 from quadmix.scorers.model_files import ModelFile, load_model, save_model
@@ -116,8 +117,22 @@ class ColumnClusterLabeler:
         """Nothing to load."""
 
     def label(self, batch: pa.RecordBatch) -> pa.Array[Any]:
-        """The column as strings, nulls as they are."""
-        return pc.cast(batch.column(self.inputs[0]), pa.string())
+        """The column as strings, nulls as they are. Raises InputError for lists, structs and bytes."""
+        column, name = batch.column(self.inputs[0]), self.inputs[0]
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            raise InputError(
+                f"annotate.clusters.column: {name!r} holds {kind}, wanted strings or integers, a cluster's name each"
+            )
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return pc.cast(column, pa.string())  # integers of JSON may come as floats
+        text, broken = as_text(column)
+        if broken.any():
+            raise InputError(
+                f"annotate.clusters.column: {name!r} holds {int(broken.sum()):,} values that are not UTF-8 "
+                f"in a batch of {len(column):,} rows; wanted names as text"
+            )
+        return pc.cast(text, pa.string())
 
 
 def centroids_of(file: ModelFile) -> Floats32:

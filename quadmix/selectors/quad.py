@@ -39,7 +39,6 @@ from quadmix.selectors.quad_outcome import (
     PullOutcome,
     RoundOutcome,
     StopReason,
-    fill_order,
     filled,
 )
 from quadmix.selectors.quad_shrinkage import Beliefs, believe
@@ -51,8 +50,8 @@ _LARGEST = 1e100  # a benefit beyond it comes from a model that diverged
 class BanditSettings:
     """budget: tokens; max_scored: documents that may be scored; docs_per_pull: m; arms_per_round: k, pulls a round;
     grant_share: gamma, of an arm's remaining tokens; exploration: c, 0 is greedy; threshold_quantile: the part of the
-    pilot's tokens that lies in clusters at or below the threshold (0: it is 0; None: so that those above it hold about
-    twice the budget), which is never negative."""
+    pilot's tokens that lies in clusters below the threshold, a cluster across that part's end above it (0: the
+    threshold is 0; None: so that those above it hold about twice the budget); it is never negative."""
 
     budget: int
     max_scored: int
@@ -304,7 +303,11 @@ class Bandit:
         return believe(n, mean, m2, self.arms.documents, self.arms.neighbours)
 
     def _threshold_of(self, beliefs: Beliefs) -> float:
-        """The mean of the pilot's cluster up to which that quantile of the pilot's tokens lies, 0 at least."""
+        """The mean of the pilot's cluster up to which that quantile of the pilot's tokens lies, 0 at least.
+
+        A cluster of which only a part lies below the quantile may still be worth granting: then it is halfway from its
+        mean to the next lower one. At its own mean it would have to beat its first pull, lucky or not.
+        """
         quantile = self.settings.threshold_quantile
         if quantile is None:
             quantile = max(1.0 - 2.0 * (self.settings.budget / int(self.arms.tokens.sum())), 0.0)
@@ -313,8 +316,13 @@ class Bandit:
         arms = np.flatnonzero(self._pulls)
         arms = arms[np.argsort(beliefs.mean[arms], kind="stable")]
         tokens = np.cumsum(self.arms.tokens[arms])
-        place = int(np.searchsorted(tokens, quantile * float(tokens[-1])))
-        return max(float(beliefs.mean[arms[place]]), 0.0)
+        cut = quantile * float(tokens[-1])
+        place = int(np.searchsorted(tokens, cut))
+        mean = float(beliefs.mean[arms[place]])
+        if tokens[place] > cut:
+            lower = beliefs.mean[arms][beliefs.mean[arms] < mean]
+            mean = 0.5 * (mean + float(lower.max())) if lower.size else 0.0
+        return max(mean, 0.0)
 
     def _grant(self, arm: int) -> None:
         """Grant an arm its share; the last grant is what is missing to the budget."""
@@ -339,9 +347,7 @@ class Bandit:
         assert self._beliefs is not None
         arms, beliefs = self.arms, self._beliefs
         kept = (self._pulls > 0) & (beliefs.bound > self._threshold)
-        fill = filled(
-            arms.tokens - self._granted, fill_order(kept, beliefs.mean), self.settings.budget - self.granted_tokens
-        )
+        fill = filled(arms.tokens - self._granted, kept, beliefs.mean, self.settings.budget - self.granted_tokens)
         clusters = []
         for arm, (name, seen) in enumerate(zip(arms.names, self._seen, strict=True)):
             scored = seen.n > 0

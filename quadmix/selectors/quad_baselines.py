@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quadmix.core.budget import whole_shares
 from quadmix.errors import BudgetError
 from quadmix.selectors.quad_arms import Arms
-from quadmix.selectors.quad_outcome import ClusterOutcome, Kind, Outcome, StopReason, fill_order, filled
+from quadmix.selectors.quad_outcome import ClusterOutcome, Kind, Outcome, StopReason, filled
 
 
 def top_clusters(measured: Outcome) -> Outcome:
@@ -23,7 +23,7 @@ def top_clusters(measured: Outcome) -> Outcome:
     if np.isnan(means).any():
         raise ValueError("top_clusters: the outcome has no benefits; give that of a bandit")
     tokens = np.array([cluster.tokens for cluster in measured.clusters], dtype=np.int64)
-    taken = filled(tokens, fill_order(np.ones(means.size, dtype=bool), means), measured.budget)
+    taken = filled(tokens, np.ones(means.size, dtype=bool), means, measured.budget)
     clusters = tuple(
         replace(cluster, granted=int(granted), fill=0)
         for cluster, granted in zip(measured.clusters, taken, strict=True)
@@ -51,7 +51,8 @@ def random_tokens(arms: Arms, budget: int) -> Outcome:
     _check(arms, budget)
     quotas = np.minimum(whole_shares(arms.tokens.astype(np.float64), budget), arms.tokens)
     # rounding may have asked a cluster for a token more than it has
-    quotas += filled(arms.tokens - quotas, np.arange(len(arms)), budget - int(quotas.sum()))
+    size = len(arms)
+    quotas += filled(arms.tokens - quotas, np.zeros(size, dtype=bool), np.zeros(size), budget - int(quotas.sum()))
     return _unmeasured("random", arms, budget, quotas)
 
 

@@ -7,7 +7,6 @@ the report and `explain` read nothing else. Baselines are outcomes of the same f
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from quadmix.core.budget import whole_shares
 from quadmix.errors import VerificationError
 from quadmix.selectors.quad_shrinkage import Prior
 
@@ -132,12 +132,22 @@ class Outcome:
         text = self.stop.words
         if self.rounds:
             text += f", after {len(self.rounds):,} round{'s' if len(self.rounds) > 1 else ''}"
-        if self.fill_tokens and self.stop is not StopReason.NOT_A_BANDIT:
+        if self.fill_tokens and self.kind == "bandit":
             text += (
                 f"; {self.fill_tokens:,} tokens ({100 * self.fill_tokens / self.budget:.1f} % of the budget) are fill: "
                 "from kept clusters first, then from the others, the highest mean benefit first"
             )
+        if self.kind == "bandit" and self.indistinct:
+            text += (
+                "; the clusters' measured benefits differ by no more than noise, so which of them gives means little"
+            )
         return text
+
+    @property
+    def indistinct(self) -> bool:
+        """Whether nothing that was measured tells the clusters apart: then all are believed to be worth the same."""
+        scored = sum(cluster.scored > 0 for cluster in self.clusters)
+        return scored > 1 and self.between == 0.0 and self.prior == "all clusters"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -155,14 +165,24 @@ class Outcome:
 _OUTCOME = TypeAdapter(Outcome)
 
 
-def fill_order(kept: NDArray[np.bool_], mean: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(K,) clusters as the fill rule visits them: kept ones first, the highest mean first, ties by name."""
-    return np.lexsort((-mean, ~kept))
+def filled(
+    room: NDArray[np.int64], kept: NDArray[np.bool_], mean: NDArray[np.float64], missing: int
+) -> NDArray[np.int64]:
+    """(K,) tokens that make up `missing`, at most `room` (K,) of each cluster: kept ones first, the highest mean first.
 
-
-def filled(room: NDArray[np.int64], order: Sequence[int] | NDArray[np.int64], missing: int) -> NDArray[np.int64]:
-    """(K,) tokens that make up `missing`, at most `room` (K,) of each cluster, in `order`."""
+    Clusters of equal rank share in proportion to their room, so that no name decides.
+    """
+    order = np.lexsort((-mean, ~kept))
+    new = (np.diff(mean[order]) != 0) | (np.diff(kept[order].astype(np.int8)) != 0)
     tokens = np.zeros(room.size, dtype=np.int64)
-    after = np.cumsum(room[order])
-    tokens[order] = np.clip(missing - (after - room[order]), 0, room[order])
+    for equal in np.split(order, np.flatnonzero(new) + 1):
+        given = min(missing, int(room[equal].sum()))
+        if given:
+            tokens[equal] = np.minimum(whole_shares(room[equal].astype(np.float64), given), room[equal])
+            # rounding may have asked a cluster for more than it has
+            for arm in equal.tolist():
+                tokens[arm] += min(int(room[arm] - tokens[arm]), given - int(tokens[equal].sum()))
+        missing -= given
+        if not missing:
+            break
     return tokens

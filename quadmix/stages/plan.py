@@ -31,13 +31,15 @@ from quadmix.config import (
 )
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.local import usable_cores
-from quadmix.errors import ConfigError, InputError
+from quadmix.errors import BudgetError, ConfigError, InputError
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
 from quadmix.pool.readers import read_unit
 from quadmix.pool.storage import open_input
 from quadmix.pool.units import InputFile, Unit
 from quadmix.scorers.tokens import load_tokenizer
+from quadmix.selectors.baselines import uniform_plan
+from quadmix.selectors.quad_plan import check_holdings
 from quadmix.stages.annotate import SUMMARY_FILE
 from quadmix.stages.annotate_identity import stage_parts
 from quadmix.stages.constraining import constraints_of
@@ -126,7 +128,7 @@ def make_estimate(config: RunConfig) -> Estimate:
             f"{'' if done else 'about '}{tokens:,}, {tokens * cap:,} with every document at {cap} copies"
         )
     elif done is not None:
-        problems += _constraint_problems(config, done)
+        problems += _constraint_problems(config, done) + _quad_problems(config, done)
     seconds, proxies, proxy_tokens = {"annotate": _annotate_seconds(config, seen) / workers}, 0, 0
     search = config.search
     if search is not None and config.select.mixture in ("winner", "proposal"):
@@ -158,6 +160,19 @@ def _constraint_problems(config: RunConfig, done: StageRecord) -> list[str]:
         constraints_of(config, PoolSummary.load(str(path)))
     except ConfigError as error:
         return error.problems
+    return []
+
+
+def _quad_problems(config: RunConfig, done: StageRecord) -> list[str]:
+    """A domain that holds less than a uniform mixture asks of it; what a theta asks is known once its ranks are."""
+    if config.select.selector != "quad" or config.select.mixture != "uniform":
+        return []
+    summary = PoolSummary.load(str(stage_directory(Path(config.output), "annotate", done.fingerprint) / SUMMARY_FILE))
+    plan = uniform_plan(summary.domains, summary.tokens, config.mixture.budget, config.mixture.max_copies)
+    try:
+        check_holdings(summary.domains, plan.stratum_quotas, summary.tokens.tolist())
+    except BudgetError as error:
+        return [str(error)]
     return []
 
 

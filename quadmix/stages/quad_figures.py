@@ -64,16 +64,18 @@ def clusters(outcome: Outcome) -> Figure:
 @picture
 def budget(outcome: Outcome) -> Figure:
     """Tokens granted by the end of each round, the clusters with the most of them apart, the fill as the last step;
-    the title says why it stopped."""
-    rounds = outcome.rounds
+    the title says why it stopped. Where the rounds do not lead to the grants (they are not known, or clusters give
+    what domain quotas let them), the grants are one step."""
     granted = {cluster.name: cluster.granted for cluster in outcome.clusters}
     named = [name for name in sorted(granted, key=lambda name: -granted[name])[: len(_SHADES)] if granted[name]]
     figure, axes = new(WIDTH, 3.4)
-    at = np.arange(len(rounds) + 1)
+    known = all(_by_round(outcome, {name})[-1] == tokens for name, tokens in granted.items())
+    steps = _by_round if known else _at_once
+    at = np.arange(steps(outcome, set()).size)
     level = np.zeros(at.size)
-    bands = [(name, colour, _by_round(outcome, {name})) for name, colour in zip(named, _SHADES, strict=False)]
+    bands = [(name, colour, steps(outcome, {name})) for name, colour in zip(named, _SHADES, strict=False)]
     rest = set(granted) - set(named)
-    bands.append((f"{sum(granted[name] > 0 for name in rest):,} others", GREY, _by_round(outcome, rest)))
+    bands.append((f"{sum(granted[name] > 0 for name in rest):,} others", GREY, steps(outcome, rest)))
     for name, colour, tokens in bands:
         if not tokens.any():
             continue
@@ -88,7 +90,10 @@ def budget(outcome: Outcome) -> Figure:
     axes.axhline(outcome.budget, color=RED, lw=0.9, ls="--", zorder=0)
     axes.set_xlim(0, at[-1] + 0.06 * at.size)
     axes.set_ylim(0, outcome.budget * 1.05)
-    axes.set_xlabel(f"rounds ({outcome.scored:,} documents scored, {100 * outcome.scored_fraction:.1f} %)")
+    scored = f"{outcome.scored:,} documents scored, {100 * outcome.scored_fraction:.1f} %"
+    axes.set_xlabel(f"rounds ({scored})" if known else f"all grants as one step, not by round ({scored})")
+    if not known:
+        axes.set_xticks([])
     axes.set_ylabel("tokens granted")
     count_axis(axes.yaxis)
     axes.grid(axis="y", alpha=0.3)
@@ -101,6 +106,11 @@ def _by_round(outcome: Outcome, names: set[str]) -> np.ndarray[tuple[int], np.dt
     """(rounds + 1,) tokens granted to these clusters up to the end of each round, 0 before the first."""
     each = [sum(tokens for name, tokens in one.granted.items() if name in names) for one in outcome.rounds]
     return np.cumsum([0.0, *map(float, each)])
+
+
+def _at_once(outcome: Outcome, names: set[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """(2,) 0, then the tokens granted to these clusters in the end."""
+    return np.array([0.0, float(sum(cluster.granted for cluster in outcome.clusters if cluster.name in names))])
 
 
 def _columns(members: list[ClusterOutcome]) -> tuple[list[int], list[float]]:

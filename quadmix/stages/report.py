@@ -89,7 +89,9 @@ def make_page(
             {
                 "config": manifest.config,
                 "plan": {
-                    key: value for key, value in manifest.plan.items() if key not in ("strata", "outcome", "odis")
+                    key: value
+                    for key, value in manifest.plan.items()
+                    if key not in ("strata", "outcome", "odis", "fill")
                 },
                 "inputs": [vars(entry) for entry in manifest.inputs],
                 "software": manifest.software,

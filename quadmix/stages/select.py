@@ -38,11 +38,21 @@ from quadmix.search.constraints import limits_of, violations
 from quadmix.search.result import SearchResult
 from quadmix.selectors.base import SelectionPlan
 from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan
+from quadmix.selectors.quad_plan import check_holdings
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.budgeting import find_cuts
 from quadmix.stages.emit import EmitTask, Emitted
 from quadmix.stages.fitting import fit_theta
-from quadmix.stages.records import FileEntry, StageRecord, begin, commit, find, record_digest, stage_fingerprint
+from quadmix.stages.records import (
+    FileEntry,
+    StageRecord,
+    begin,
+    commit,
+    current,
+    find,
+    record_digest,
+    stage_fingerprint,
+)
 from quadmix.stages.rows import RowReader
 from quadmix.stages.theta_file import read_theta
 
@@ -87,6 +97,9 @@ def select(
     root = Path(config.output)
     choice = choose(config, search)
     progress.say(f"select: {choice.why}")
+    if config.select.selector != "mixture" and choice.kind != "free" and current(root, config.select.selector) is None:
+        # found before the stage measures, which takes far longer
+        quotas_within(config, engine, annotated, choice)
     measured = _measured(config, engine, progress, annotated)
     parts = _identity(config, annotated, choice, measured)
     reuse = find(root, "select", parts)
@@ -195,7 +208,7 @@ def make_plan(
     if measured is not None:
         if choice.kind == "free":
             return measured.alone()
-        return measured.within(domain_quotas(config, make_plan(config, engine, groups, annotated, choice), annotated))
+        return measured.within(quotas_within(config, engine, annotated, choice))
     if choice.kind == "natural":
         return natural_plan(summary.tokens, mixture.budget, mixture.max_copies)
     if choice.kind == "uniform":
@@ -214,6 +227,21 @@ def make_plan(
             "keeps them, or change the constraints"
         )
     return plan
+
+
+def quotas_within(config: RunConfig, engine: Engine, annotated: Annotated, choice: Choice) -> tuple[int, ...]:
+    """Tokens of each domain that a measuring selector chooses inside. Raises ConfigError where the mixture gives
+    domains none, BudgetError where a domain holds less."""
+    if choice.kind == "topk":
+        raise ConfigError(
+            f"select: `selector: {config.select.selector}` needs tokens for each domain or `mixture: free`; "
+            f"{choice.why}, takes the best documents by {choice.criterion} whatever their domain. Choose `mixture: "
+            "proposal`, or free"
+        )
+    summary = annotated.summary
+    quotas = domain_quotas(config, make_plan(config, engine, packs(annotated.files), annotated, choice), annotated)
+    check_holdings(summary.domains, quotas, summary.tokens.tolist())
+    return quotas
 
 
 def domain_quotas(config: RunConfig, plan: SelectionPlan, annotated: Annotated) -> tuple[int, ...]:

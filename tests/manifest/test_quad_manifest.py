@@ -16,11 +16,12 @@ from quadmix.core.budget import whole_shares
 from quadmix.manifest import Manifest
 from quadmix.manifest.explain import explain
 from quadmix.manifest.publish import publish
+from quadmix.manifest.published_quad import Clusters
 from quadmix.manifest.verify import verify
 from quadmix.selectors.quad import Bandit, BanditSettings
 from quadmix.selectors.quad_arms import Arms
 from quadmix.selectors.quad_baselines import cluster_uniform
-from quadmix.selectors.quad_outcome import Outcome
+from quadmix.selectors.quad_outcome import Outcome, filled
 from quadmix.selectors.quad_plan import quad_plan, quad_plan_within
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.records import begin, commit
@@ -169,6 +170,43 @@ def test_moved_quotas_and_strata_are_named(quad: Make, tmp_path: Path, kind: str
     assert "plan.strata" in [finding.column for finding in found.findings]
 
 
+def test_fill_inside_domain_quotas_is_published_and_a_forged_one_named(quad: Make, tmp_path: Path) -> None:
+    plan = quad("within").plan
+    name = max(plan["fill"], key=plan["fill"].get)
+    assert 0 < plan["fill"][name] <= plan["strata"][name]["quota"]
+    told = sum(plan["fill"].values())
+    assert f"{told:,} tokens ({100 * told / BUDGET:.1f} % of the budget) are fill" in plan["stop"]
+
+    def forge(content: dict[str, Any]) -> None:
+        content["plan"]["fill"][name] -= 1
+
+    found = verify(tamper(quad("within"), tmp_path / "forged", content=forge))
+    assert [finding.column for finding in found.findings] == [f"plan.fill.{name}"]
+
+    def drop(content: dict[str, Any]) -> None:
+        content["plan"]["fill"] = None
+
+    assert not verify(tamper(quad("within"), tmp_path / "dropped", content=drop)).ok
+
+
+def test_fill_is_recomputed_where_clusters_are_believed_equal() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        size = int(rng.integers(1, 8))
+        tokens, mean, kept = rng.integers(0, 40, size), rng.choice([0.0, 0.5], size), rng.random(size) < 0.5
+        granted = rng.integers(0, tokens + 1)
+        budget = int(rng.integers(max(granted.sum(), 1), max(tokens.sum(), 1) + 1))
+        rows = [
+            {"name": f"c{i}", "code": i, "documents": 1, "tokens": int(tokens[i]), "pulls": 1, "scored": 1,
+             "raw_mean": 0.0, "mean": float(mean[i]), "error": 0.1, "bound": 0.1, "kept": bool(kept[i]),
+             "granted": int(granted[i]), "fill": 0}
+            for i in range(size)
+        ]  # fmt: skip
+        told = Clusters.model_validate({"kind": "bandit", "budget": budget, "threshold": 0.0, "clusters": rows})
+        wanted = granted + filled(tokens - granted, kept, mean, min(budget, int(tokens.sum())) - int(granted.sum()))
+        assert told.quotas() == wanted.tolist()
+
+
 def test_a_row_of_another_cluster_is_named(quad: Make, tmp_path: Path) -> None:
     def edit(part: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if part == 0:
@@ -207,4 +245,8 @@ def test_a_document_inside_domain_quotas_and_one_of_a_baseline_are_explained(qua
         found = explain(manifest, row["doc_id"])
         assert found.stratum == row["stratum"]
         assert words in found.why
+        if kind == "within":
+            stratum, fill = manifest.plan["strata"][row["stratum"]], manifest.plan["fill"][row["stratum"]]
+            assert f"takes {stratum['quota']:,} tokens of it" in found.why
+            assert f"{fill:,} as fill." in found.why
     assert row["stratum"] == found.cluster

@@ -72,6 +72,21 @@ def hugging_face(kind: str) -> nn.Module:
         model = transformers.Gemma2ForCausalLM(
             transformers.Gemma2Config(**sizes, head_dim=4, final_logit_softcapping=2.0)
         )
+    elif kind == "opt":  # may flatten rows and time before its linear layers
+        ids = {name: sizes[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model = transformers.OPTForCausalLM(
+            transformers.OPTConfig(
+                vocab_size=VOCAB, hidden_size=16, word_embed_proj_dim=16, ffn_dim=24, num_hidden_layers=2,
+                num_attention_heads=4, max_position_embeddings=64, **ids,
+            )
+        )  # fmt: skip
+    elif kind == "gpt_bigcode":  # one head of keys and values for all queries
+        model = transformers.GPTBigCodeForCausalLM(
+            transformers.GPTBigCodeConfig(
+                n_embd=16, n_layer=2, n_head=2, vocab_size=VOCAB, n_positions=64, bos_token_id=0, eos_token_id=0,
+                multi_query=True,
+            )
+        )  # fmt: skip
     else:  # Conv1D, dropout
         model = transformers.GPT2LMHeadModel(
             transformers.GPT2Config(
@@ -99,7 +114,7 @@ def test_both_ways_equal_gradients_of_single_documents(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "gemma2"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "gemma2", "opt", "gpt_bigcode"])
 def test_hugging_face_models_score_as_autograd_says(kind: str, way: Any) -> None:
     model, docs = hugging_face(kind), documents(6, longest=40)
     layers = Layers.of(model)

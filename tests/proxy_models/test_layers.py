@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from proxy_models.influence import Layers, score
+from proxy_models.loading import load_causal
 from quadmix.errors import ConfigError, InputError
 from tests.proxy_models.influence_cases import decoder, documents, random_vector
 
@@ -130,3 +132,33 @@ def test_hugging_face_models_by_name_and_kind() -> None:
     neox = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**sizes, intermediate_size=24))
     assert [name.rpartition(".")[2] for name in Layers.of(neox).shapes()] == ["qkv", "o", "up", "down"]
     assert not any(Layers.of(model).left_out for model in (llama, gpt2, neox))
+
+
+def test_a_folder_without_all_weights_is_refused(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs transformers (extra `test`)")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 41}
+    config = transformers.LlamaConfig(**sizes, intermediate_size=24, tie_word_embeddings=True)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "whole")
+    load_causal("huggingface", str(tmp_path / "whole"))  # its head is its embedding: not in the file, not missing
+    config.tie_word_embeddings = False
+    transformers.LlamaModel(config).save_pretrained(tmp_path / "headless")
+    with pytest.raises(InputError, match=r"lacks 1 weights of LlamaForCausalLM, lm_head\.weight for one"):
+        load_causal("huggingface", str(tmp_path / "headless"))
+
+
+def test_a_layer_that_sees_some_positions_only_is_refused_by_name() -> None:
+    class Expert(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.mlp = nn.Embedding(41, 8), nn.ModuleDict({"up_proj": nn.Linear(8, 8)})
+            self.head = nn.Linear(8, 41)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            hidden = self.embedding(tokens)
+            some = self.mlp["up_proj"](hidden.flatten(0, 1)[::2])
+            return self.head(hidden + some.sum())
+
+    model = Expert().eval()
+    layers = Layers.of(model)
+    with pytest.raises(InputError, match=r"module mlp\.up_proj reads values of shape .*experts"):
+        score(model, layers, random_vector(layers), documents(2), device="cpu")

@@ -146,3 +146,22 @@ def test_a_pretrained_model_that_changed_or_is_not_there_is_refused(tmp_path: Pa
         fitted.ready()
     with pytest.raises(ConfigError, match=r"embedder\.path: found .*nowhere"):
         fit_embedder(PretrainedEmbedderConfig(kind="model2vec", path=str(tmp_path / "nowhere")), ["a word"], 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (pa.array([["a"], ["b"]]), "'topic' holds list<"),
+        (pa.array([b"a", b"b"]), "'topic' holds binary"),
+        (pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xff"]).buffers()), "1 values that are not UTF-8"),
+    ],
+    ids=["lists", "bytes", "broken text"],
+)
+def test_a_column_that_names_no_clusters_is_refused_by_name(values: pa.Array, message: str) -> None:
+    labeler = ColumnClusterLabeler(("topic",))
+    with pytest.raises(InputError, match=message):
+        labeler.label(pa.RecordBatch.from_arrays([values], ["topic"]))
+    text = pa.array(["1", None])
+    for fine in (pa.array([1, None]), pa.array([1.0, None]), text.dictionary_encode(), text.cast(pa.large_string())):
+        found = labeler.label(pa.RecordBatch.from_arrays([fine], ["topic"]))
+        assert (found.type, found.to_pylist()) == (pa.string(), ["1", None])

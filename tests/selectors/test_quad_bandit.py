@@ -18,7 +18,7 @@ from quadmix.search.journal import Journal
 from quadmix.selectors.quad import Bandit, BanditSettings, Round
 from quadmix.selectors.quad_arms import Arms, nearest
 from quadmix.selectors.quad_baselines import cluster_uniform, random_tokens, top_clusters
-from quadmix.selectors.quad_outcome import Outcome, StopReason
+from quadmix.selectors.quad_outcome import Outcome, StopReason, filled
 
 
 def outcome_of(planted: Planted, **options: Any) -> Outcome:
@@ -238,9 +238,40 @@ def test_the_threshold_leaves_clusters_for_twice_the_budget_above_it() -> None:
     assert pilot is not None
     bandit.tell(0, planted.answers(pilot))
     means = bandit._beliefs.mean  # type: ignore[union-attr]
-    assert found.threshold in means
-    above = int(planted.arms.tokens[means > found.threshold].sum())
-    assert above <= 2 * found.budget < above + planted.arms.tokens.max()
+    assert found.threshold is not None
+    above = means > found.threshold
+    worst = int(np.where(above, means, np.inf).argmin())
+    held = int(planted.arms.tokens[above].sum())
+    assert held - planted.arms.tokens[worst] < 2 * found.budget <= held
+    assert found.threshold == (means[worst] + means[~above].max()) / 2
+
+
+def few(sizes: list[int], means: list[float], noise: float, seed: int) -> Planted:
+    """Clusters of these documents, ten tokens each."""
+    rng = np.random.default_rng(seed)
+    documents = np.array(sizes)
+    names = [f"cluster_{i}" for i in range(len(sizes))]
+    arms = Arms.of(names, np.arange(len(sizes)), documents, 10 * documents, documents)
+    return Planted(arms, [m + noise * rng.normal(size=n) for m, n in zip(means, sizes, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "means", "noise"),
+    [
+        ([2_000], [1.0], 1.0),
+        ([1_700, 100, 100, 100], [1.0, -1.0, -1.2, -0.8], 1.0),
+        ([1_700, 100, 100, 100], [1.0, 0.4, 0.1, 0.2], 0.5),
+        ([500, 500, 500], [0.5, 0.5, 0.5], 0.0),
+    ],
+    ids=["one cluster", "a giant among bad ones", "a giant among good ones", "equal ones"],
+)
+def test_a_cluster_across_the_quantile_need_not_beat_its_own_pilot(
+    sizes: list[int], means: list[float], noise: float
+) -> None:
+    for seed in range(6):
+        found = outcome_of(few(sizes, means, noise, seed), share=0.3, scored=0.5)
+        assert found.stop is StopReason.BUDGET_MET
+        assert found.fill_tokens == 0
 
 
 def test_when_all_clusters_are_bad_nothing_is_kept_and_the_least_bad_fill_the_budget() -> None:
@@ -256,6 +287,35 @@ def test_when_all_clusters_are_bad_nothing_is_kept_and_the_least_bad_fill_the_bu
     assert sum(partly) <= 1
     assert full == sorted(full, reverse=True)
     assert "100.0 % of the budget) are fill" in found.why
+
+
+def test_fill_among_clusters_believed_equal_is_shared_by_size_and_noise_is_owned_up_to() -> None:
+    found = outcome_of(few([400, 200, 100], [-1.0, -1.0, -1.0], 0.0, 0), share=0.1)
+    assert [cluster.fill for cluster in found.clusters] == [400, 200, 100]
+    assert "differ by no more than noise" in found.why
+    renamed = few([100, 400, 200], [-1.0, -1.0, -1.0], 0.0, 0)
+    assert [cluster.fill for cluster in outcome_of(renamed, share=0.1).clusters] == [100, 400, 200]
+    assert "no more than noise" not in outcome_of(plant("one good", 3)).why
+    assert "no more than noise" not in outcome_of(few([400], [1.0], 1.0, 0)).why
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.data())
+def test_fill_is_exact_and_within_what_clusters_hold(room: list[int], data: st.DataObject) -> None:
+    size = len(room)
+    kept = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
+    mean = data.draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=size, max_size=size))
+    missing = data.draw(st.integers(0, sum(room)))
+    found = filled(np.array(room), np.array(kept), np.array(mean), missing)
+    assert found.sum() == missing
+    assert (found >= 0).all()
+    for one in range(size):
+        assert found[one] <= room[one]
+        for other in range(size):
+            if (kept[one], mean[one]) > (kept[other], mean[other]) and found[other]:
+                assert found[one] == room[one]
+            if (kept[one], mean[one]) == (kept[other], mean[other]):
+                assert abs(found[one] * room[other] - found[other] * room[one]) <= room[one] + room[other]
 
 
 def test_fill_goes_to_kept_clusters_first() -> None:

@@ -114,9 +114,11 @@ def literal_within(outcome: Outcome, quotas: Sequence[int], tokens: np.ndarray) 
         weights = [c.granted * (tokens[domain, i] / c.tokens) for i, c in enumerate(outcome.clusters)]
         wanted = whole_shares(np.array(weights), quota) if sum(weights) else [0] * len(weights)
         row = [min(int(w), int(t)) for w, t in zip(wanted, tokens[domain], strict=True)]
-        order = sorted(range(len(row)), key=lambda i: (not outcome.clusters[i].kept, -outcome.clusters[i].mean))  # type: ignore[operator]
-        for i in order:
-            row[i] += min(int(tokens[domain, i]) - row[i], quota - sum(row))
+        ranks = [(not cluster.kept, -cluster.mean) for cluster in outcome.clusters]  # type: ignore[operator]
+        for rank in sorted(set(ranks)):
+            free = np.array([t - r if k == rank else 0 for t, r, k in zip(tokens[domain], row, ranks, strict=True)])
+            shares = whole_shares(free.astype(float), min(int(free.sum()), quota - sum(row)))
+            row = [r + int(share) for r, share in zip(row, shares, strict=True)]
         rows.append(row)
     return rows
 
@@ -130,11 +132,29 @@ def test_domain_quotas_are_met_to_the_token_in_proportion_to_the_grants(
     outcome = chosen(batch, 0.3, seed, scored)
     tokens = cell_tokens(batch, [cluster.code for cluster in outcome.clusters])
     quotas = [int(share * held) for share, held in zip(shares, tokens.sum(axis=1), strict=True)]
-    found = within_domains(outcome, DOMAINS, quotas, tokens)
+    granted, fill = within_domains(outcome, DOMAINS, quotas, tokens)
+    assert (granted >= 0).all()
+    assert not granted[:, [not cluster.granted for cluster in outcome.clusters]].any()
+    found = granted + fill
     assert found.sum(axis=1).tolist() == quotas
     assert (found >= 0).all()
     assert (found <= tokens).all()
     assert found.tolist() == literal_within(outcome, quotas, tokens)
+
+
+def test_a_domain_whose_clusters_were_granted_nothing_is_all_fill_and_said_to_be() -> None:
+    names, held = ("bad", "good"), np.array([100_000, 100_000])
+    arms = Arms.of(names, np.arange(2), held // 100, held, held // 100)
+    bandit = Bandit(arms, BanditSettings(60_000, 500, docs_per_pull=8))
+    while (asked := bandit.ask()) is not None:
+        bandit.tell(asked.number, np.concatenate([np.full(p.count, 2.0 * p.arm - 1.0) for p in asked.pulls]))
+    outcome = bandit.outcome()
+    assert (outcome.granted_tokens, outcome.fill_tokens) == (60_000, 0)
+    tokens = np.array([[0, 100_000], [100_000, 0]])
+    plan = quad_plan_within(outcome, ("x", "y"), (30_000, 30_000), tokens)
+    assert plan.describe()["fill"] == {"x / good": 0, "y / bad": 30_000}
+    assert "30,000 tokens (50.0 % of the budget) are fill" in plan.describe()["stop"]
+    assert "fill" not in quad_plan(outcome).describe()["stop"]
 
 
 def test_quotas_that_domains_cannot_give_are_refused_with_numbers() -> None:

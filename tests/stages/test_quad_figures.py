@@ -45,6 +45,20 @@ def test_the_budget_picture_says_why_it_stopped_and_what_was_fill() -> None:
     assert f"{limited.scored:,} documents scored" in svg
 
 
+def test_grants_whose_rounds_are_not_known_are_one_step_and_said_to_be() -> None:
+    outcome = drawn(0.02, 0.6)
+    assert "not by round" not in quad_figures.budget(outcome)
+    best = max(outcome.clusters, key=lambda cluster: cluster.granted)
+    for other in (
+        replace(outcome, rounds=()),
+        replace(outcome, clusters=tuple(replace(c, granted=0, fill=c.granted) if c is best else c
+                                        for c in outcome.clusters)),
+    ):  # fmt: skip
+        svg = quad_figures.budget(other)
+        assert ">all grants as one step, not by round" in svg
+    assert f">{best.name}<" in quad_figures.budget(replace(outcome, rounds=()))
+
+
 def test_clusters_that_were_never_scored_are_told_apart() -> None:
     planted = plant("smooth", 4, 40)
     outcome = planted.told(Bandit(planted.arms, BanditSettings(5000, max_scored=20))).outcome()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from quadmix.config import RunConfig
 from quadmix.manifest.model import Manifest
 from quadmix.selectors.quad_outcome import Outcome
+from quadmix.selectors.quad_plan import outcome_within
 from quadmix.stages.records import current, stage_directory, write_atomically
 
 STAGE = "quad"
@@ -26,10 +28,21 @@ def read_outcome(directory: Path) -> Outcome:
 
 
 def quad_outcome(config: RunConfig, manifest: Manifest) -> Outcome | None:
-    """The outcome behind a manifest of Quad's, None for another selector's."""
+    """The outcome behind a manifest of Quad's, None for another selector's.
+
+    Inside domain quotas, what clusters give is what the manifest says; the rounds are those of the bandit, which knows
+    no domains.
+    """
     if manifest.selector != STAGE:
         return None
+    plan = manifest.plan
+    found = Outcome.from_json({**plan["outcome"], "rounds": []})
     record = current(Path(config.output), STAGE)
-    if record is None:  # removed since: the picture of the rounds is lost, the clusters are in the manifest
-        return Outcome.from_json({**manifest.plan["outcome"], "rounds": []})
-    return read_outcome(stage_directory(Path(config.output), STAGE, record.fingerprint))
+    if record is not None:
+        last = read_outcome(stage_directory(Path(config.output), STAGE, record.fingerprint))
+        # removed since, or of a later run: then the rounds are lost, the clusters are in the manifest
+        found = last if replace(last, rounds=()) == found else found
+    if plan["domain_quotas"] is None:
+        return found
+    quotas = {name: stratum["quota"] for name, stratum in plan["strata"].items()}
+    return outcome_within(found, plan["domain_quotas"].items(), quotas, plan["fill"])

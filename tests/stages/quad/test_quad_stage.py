@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from quadmix.config import RunConfig
 from quadmix.config_checks import cross_checks
 from quadmix.engine.local import LocalEngine
+from quadmix.errors import BudgetError, ConfigError
 from quadmix.hashing import doc_hash, uniform
 from quadmix.manifest.explain import explain
 from quadmix.manifest.verify import verify
@@ -20,11 +23,12 @@ from quadmix.progress import Progress
 from quadmix.scorers.tokens import load_tokenizer
 from quadmix.selectors.quad_outcome import Outcome
 from quadmix.stages.annotate import Annotated, annotate
+from quadmix.stages.plan import make_estimate
 from quadmix.stages.quad.cluster_table import cluster_table
 from quadmix.stages.quad.outcome_file import quad_outcome
 from quadmix.stages.quad.store import PURPOSE, quad_store, read_places
 from quadmix.stages.report import make_page
-from quadmix.stages.select import select
+from quadmix.stages.select import Choice, quotas_within, select
 from quadmix.stages.selector_sections import selector_sections
 from tests.stages.inline_engine import InlineEngine
 from tests.stages.quad.quad_runs import quad_values, run_quad, some_documents, write_pool
@@ -95,6 +99,17 @@ def test_the_report_draws_clusters_and_rounds(done: Any) -> None:
     assert len(sections["clusters"].tables[0].rows) == len(outcome_of(done).clusters)
 
 
+def test_the_report_draws_no_rounds_of_another_run(done: Any) -> None:
+    config, _, manifest = done
+    other = copy.deepcopy(manifest.plan)
+    other["outcome"]["clusters"][0]["pulls"] += 1
+    found = quad_outcome(config, replace(manifest, plan=other))
+    assert found is not None
+    assert found.rounds == ()
+    assert found.clusters[0].pulls == other["outcome"]["clusters"][0]["pulls"]
+    assert outcome_of(done).rounds
+
+
 @pytest.mark.long
 def test_other_files_and_units_give_the_same_documents(done: Any, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     shuffled = list(rows)
@@ -151,7 +166,11 @@ class Reduces(InlineEngine):
 
 
 def test_within_the_quotas_of_a_mixture_every_domain_gets_its_tokens(pool: Path, tmp_path: Path) -> None:
-    _, annotated, manifest = run_quad(quad_values(pool, tmp_path / "out", "natural"), InlineEngine())
+    run, annotated, manifest = run_quad(quad_values(pool, tmp_path / "out", "natural"), InlineEngine())
+    drawn = quad_outcome(run, manifest)
+    assert drawn is not None
+    assert drawn.fill_tokens == sum(manifest.plan["fill"].values())
+    assert drawn.granted_tokens + drawn.fill_tokens == 60_000
     total = annotated.summary.total_tokens
     longest = max(pq.read_table(path)["n_tokens"].to_numpy().max() for path in annotated.files)
     for name, share in manifest.domains.items():
@@ -160,6 +179,32 @@ def test_within_the_quotas_of_a_mixture_every_domain_gets_its_tokens(pool: Path,
         assert abs(share.realised - share.requested) <= longest
     found = verify(manifest)
     assert found.ok, found.findings
+
+
+def test_domains_that_hold_too_little_are_refused_before_anything_is_measured(
+    done: Any, pool: Path, tmp_path: Path
+) -> None:
+    _, annotated, _ = done
+    held = annotated.summary.tokens
+    values = quad_values(pool, tmp_path / "out", "uniform")
+    smallest = annotated.summary.domains[int(held.argmin())]
+    values["mixture"].update(budget=int(held.min()) * len(held) + 4 * len(held), max_copies=4)
+    config = RunConfig.model_validate(values)
+    engine = InlineEngine()
+    counted = annotate(config, engine, Progress.silent())
+    assert any(f"domain '{smallest}' has a quota" in problem for problem in make_estimate(config).problems)
+    engine.items.clear()
+    with pytest.raises(BudgetError, match=f"domain '{smallest}' has a quota"):
+        select(config, engine, Progress.silent(), counted, None)
+    assert not [label for label in engine.items if "quad" in label]
+
+
+def test_a_winner_without_domains_is_refused_before_anything_is_measured(done: Any) -> None:
+    config, annotated, _ = done
+    engine = InlineEngine()
+    with pytest.raises(ConfigError, match="the confirmed winner, top, takes the best documents by score_a"):
+        quotas_within(config, engine, annotated, Choice("topk", "the confirmed winner, top", criterion="score_a"))
+    assert not engine.items
 
 
 def test_a_column_of_ones_own_is_an_arm_each(rows: list[dict[str, Any]], tmp_path: Path) -> None:
