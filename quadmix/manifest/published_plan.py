@@ -80,7 +80,7 @@ class Plan(BaseModel):
             raise ValueError("odis is missing or its dimensions are not the criteria")
         elif self.domain_quotas is not None and sorted(self.domain_quotas) != sorted(self.domains):
             raise ValueError("domain_quotas are not those of the plan's domains")
-        elif self.domain_quotas is not None and self.fill is None:
+        elif self.outcome is not None and self.domain_quotas is not None and self.fill is None:
             raise ValueError("fill is missing")
         return self
 
