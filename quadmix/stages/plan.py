@@ -295,7 +295,8 @@ def _quad_seconds(config: RunConfig, seen: _Seen, documents: int, workers: int) 
     model = asked.model if isinstance(asked.model, TrainedModelConfig) else TrainedModelConfig()
     token = _step_seconds(config, model.proxy)  # forward and backward, as a benefit needs them
     length = min(asked.max_tokens, seen.tokens / max(seen.documents, 1))
-    passes = (2 * asked.factor_docs + asked.max_scored * documents) * length + 2.0 * asked.reference_tokens
+    factored = 0 if asked.curvature == "identity" else asked.factor_docs
+    passes = (2 * factored + asked.max_scored * documents) * length + 2.0 * asked.reference_tokens
     trained = model.train_tokens * token if model is asked.model else 0.0
     return trained + (stored + passes * token) / workers
 

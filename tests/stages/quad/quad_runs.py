@@ -20,6 +20,7 @@ PROXY = {"preset": "custom", "d_model": 16, "layers": 1, "heads": 2, "d_ff": 32,
 QUAD = {
     "model": {"kind": "proxy", "proxy": PROXY, "train_tokens": 20_000},
     "reference_tokens": 2_000,
+    "curvature": "ekfac",
     "factor_docs": 60,
     "max_tokens": 32,
     "max_scored": 0.3,
