@@ -97,9 +97,10 @@ def select(
     root = Path(config.output)
     choice = choose(config, search)
     progress.say(f"select: {choice.why}")
+    quotas = None
     if config.select.selector != "mixture" and choice.kind != "free" and current(root, config.select.selector) is None:
         # found before the stage measures, which takes far longer
-        quotas_within(config, engine, annotated, choice)
+        quotas = quotas_within(config, engine, annotated, choice)
     measured = _measured(config, engine, progress, annotated)
     parts = _identity(config, annotated, choice, measured)
     reuse = find(root, "select", parts)
@@ -108,7 +109,12 @@ def select(
     record = reuse.record
     if record is None:
         assert directory is not None
-        plan = make_plan(config, engine, packs(annotated.files), annotated, choice, measured)
+        if measured is None:
+            plan = make_plan(config, engine, packs(annotated.files), annotated, choice)
+        elif choice.kind == "free":
+            plan = measured.alone()
+        else:
+            plan = measured.within(quotas or quotas_within(config, engine, annotated, choice))
         record = run_plan(config, engine, annotated, plan, directory, parts, choice.provenance)
     if reuse.record is None:
         commit(root, record)
@@ -201,14 +207,9 @@ def make_plan(
     groups: Sequence[Sequence[str]],
     annotated: Annotated,
     choice: Choice,
-    measured: Measured | None = None,
 ) -> SelectionPlan:
-    """Fit the chosen mixture, and what was measured within it; BudgetError when it cannot meet the budget."""
+    """Fit the chosen mixture; BudgetError when it cannot meet the budget."""
     summary, mixture = annotated.summary, config.mixture
-    if measured is not None:
-        if choice.kind == "free":
-            return measured.alone()
-        return measured.within(quotas_within(config, engine, annotated, choice))
     if choice.kind == "natural":
         return natural_plan(summary.tokens, mixture.budget, mixture.max_copies)
     if choice.kind == "uniform":
