@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quadmix.config import MixtureConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine, Shared
-from quadmix.search.features import QualitySample, closed_form, with_quality
+from quadmix.search.features import QualitySample, closed_form, expected_copies
 from quadmix.search.objective import Objective
 from quadmix.search.trials import Drawn, draw_thetas
 
@@ -35,11 +35,11 @@ class CountThetas:
     sample: Shared[QualitySample]  # with counts
 
     def __call__(self, cube: Floats) -> Floats:
-        found = closed_form(params_from_cube(self.space, cube), self.domain_tokens, self.mixture)
-        counted = with_quality(found, self.sample.get(), self.mixture.max_copies).counted
-        if counted is None:
+        sample = self.sample.get()
+        if sample.counts is None:
             raise ValueError("counted losses asked of a sample without a counting proxy")
-        return counted
+        found = closed_form(params_from_cube(self.space, cube), self.domain_tokens, self.mixture)
+        return sample.counts.losses(np.stack(list(expected_copies(found, sample, self.mixture.max_copies))))
 
 
 @dataclass(frozen=True)
