@@ -8,12 +8,15 @@ travels to the workers as files named in its fields.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from quadmix.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,19 @@ class Criterion:
     name: str
     range: tuple[float, float] | None = None
     higher_is_better: bool = True
+
+
+def chosen_outputs(kind: str, asked: Sequence[str], known: Mapping[str, Criterion]) -> tuple[Criterion, ...]:
+    """The outputs that a config picks from those of a kind of scorer. Raises ConfigError for none, an unknown or a
+    repeated one."""
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        raise ConfigError(
+            f"{kind} scorer: outputs: found {', '.join(unknown) or 'none'}, wanted some of {', '.join(known)}"
+        )
+    if len(set(asked)) != len(asked):
+        raise ConfigError(f"{kind} scorer: outputs: {', '.join(asked)} names one twice")
+    return tuple(known[name] for name in asked)
 
 
 class Scorer(Protocol):

@@ -21,9 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quadmix.config import HeuristicScorerConfig
-from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint
-from quadmix.scorers.base import Criterion, float32_column
+from quadmix.scorers.base import Criterion, chosen_outputs, float32_column
 from quadmix.scorers.context import FitContext
 from quadmix.scorers.repetition import DUPLICATE_NGRAMS, TOP_NGRAMS, duplicates, ngram_characters
 from quadmix.scorers.text_layout import (
@@ -146,14 +145,7 @@ class HeuristicScorer:
     @classmethod
     def from_config(cls, config: HeuristicScorerConfig, context: FitContext) -> HeuristicScorer:
         """Nothing is learned. Raises ConfigError for an unknown or repeated output."""
-        unknown = [name for name in config.outputs if name not in OUTPUTS]
-        if unknown or not config.outputs:
-            raise ConfigError(
-                f"heuristics scorer: outputs: found {', '.join(unknown) or 'none'}, wanted some of {', '.join(OUTPUTS)}"
-            )
-        if len(set(config.outputs)) != len(config.outputs):
-            raise ConfigError(f"heuristics scorer: outputs: {', '.join(config.outputs)} names one twice")
-        return cls(tuple(OUTPUTS[name] for name in config.outputs))
+        return cls(chosen_outputs("heuristics", config.outputs, OUTPUTS))
 
     @property
     def fingerprint(self) -> str:

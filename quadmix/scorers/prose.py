@@ -21,9 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from quadmix.config import ProseScorerConfig
-from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint
-from quadmix.scorers.base import Criterion, float32_column
+from quadmix.scorers.base import Criterion, chosen_outputs, float32_column
 from quadmix.scorers.context import FitContext
 from quadmix.scorers.text_layout import ALPHA, LOWER, TERMINAL, Bool, Int, Layout, index_in, layouts
 
@@ -81,13 +80,7 @@ class ProseScorer:
     @classmethod
     def from_config(cls, config: ProseScorerConfig, context: FitContext) -> ProseScorer:
         """Nothing is learned. Raises ConfigError for an unknown or repeated output."""
-        unknown = [name for name in config.outputs if name not in OUTPUTS]
-        if unknown or not config.outputs or len(set(config.outputs)) < len(config.outputs):
-            raise ConfigError(
-                f"prose scorer: outputs: found {', '.join(config.outputs) or 'none'}, wanted some of "
-                f"{', '.join(OUTPUTS)}, each once"
-            )
-        return cls(tuple(OUTPUTS[name] for name in config.outputs))
+        return cls(chosen_outputs("prose", config.outputs, OUTPUTS))
 
     @property
     def fingerprint(self) -> str:

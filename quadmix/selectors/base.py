@@ -99,3 +99,20 @@ class SelectionPlan(Protocol):
     def describe(self) -> dict[str, Any]:
         """What the manifest records of the plan, enough to recompute it from the annotations."""
         ...
+
+
+class TakenOnce:
+    """What plans share that take each document once at most and know nothing of their cuts before the passes."""
+
+    @property
+    def max_copies(self) -> int:
+        return 1
+
+    def step(self, batch: DocBatch) -> NDArray[np.float64]:
+        return np.full(len(batch), np.inf)
+
+    def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
+        return {}
+
+    def window(self, stratum: int) -> Window | None:
+        return None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quadmix.core.budget import capped_shares
 from quadmix.errors import BudgetError
-from quadmix.selectors.base import DocBatch, Window
+from quadmix.selectors.base import DocBatch, TakenOnce, Window
 
 _WHOLE_POOL = ("pool",)
 
@@ -59,7 +59,7 @@ class RandomPlan:
 
 
 @dataclass(frozen=True)
-class TopKPlan:
+class TopKPlan(TakenOnce):
     """The best documents of the whole pool by one score, each once."""
 
     criterion: str
@@ -85,24 +85,11 @@ class TopKPlan:
     def quotas(self) -> Mapping[int, int]:
         return {0: self.budget}
 
-    @property
-    def max_copies(self) -> int:
-        return 1
-
     def stratum(self, batch: DocBatch) -> NDArray[np.int32]:
         return np.zeros(len(batch), dtype=np.int32)
 
     def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
         return -batch.scores[:, 0].astype(np.float64)
-
-    def step(self, batch: DocBatch) -> NDArray[np.float64]:
-        return np.full(len(batch), np.inf)
-
-    def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
-        return {}
-
-    def window(self, stratum: int) -> Window | None:
-        return None
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "topk", "criteria": [self.criterion], "max_copies": 1}

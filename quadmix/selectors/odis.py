@@ -26,7 +26,7 @@ from quadmix.core.normalise import ScoreLookup, ScoreMap
 from quadmix.core.sketch import TokenHistogram, order_key
 from quadmix.core.summary import COARSE_SHIFT
 from quadmix.errors import BudgetError, ConfigError
-from quadmix.selectors.base import JOIN, DocBatch, Window
+from quadmix.selectors.base import JOIN, DocBatch, TakenOnce
 from quadmix.selectors.odis_outcome import ComponentOutcome, Dimension, Outcome, component_name
 
 QUANTILE_BITS = 30
@@ -192,7 +192,7 @@ def outcome_of(
 
 
 @dataclass(frozen=True)
-class OdisPlan:
+class OdisPlan(TakenOnce):
     """Build with `odis_plan` or `odis_plan_within`. place: (n_domains or 1, K) int32 stratum of a domain's component,
     -1 where nothing belongs to it."""
 
@@ -216,10 +216,6 @@ class OdisPlan:
         return ()
 
     @property
-    def max_copies(self) -> int:
-        return 1
-
-    @property
     def quotas(self) -> Mapping[int, int]:
         return dict(enumerate(self.stratum_quotas))
 
@@ -241,15 +237,6 @@ class OdisPlan:
     def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
         values, component = self._values(batch), self._component(batch)
         return -values[np.arange(len(batch)), component].astype(np.float64)
-
-    def step(self, batch: DocBatch) -> NDArray[np.float64]:
-        return np.full(len(batch), np.inf)
-
-    def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
-        return {}
-
-    def window(self, stratum: int) -> Window | None:
-        return None
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -6,16 +6,15 @@ are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, TypeAdapter, with_config
 
 from quadmix.core.components import Projection
-from quadmix.errors import VerificationError
+from quadmix.selectors.outcome_json import outcome_from_json
 
 _STRICT = ConfigDict(extra="forbid")
 COLLINEAR = 0.95  # beyond it two dimensions say the same thing twice
@@ -131,11 +130,7 @@ class Outcome:
     @staticmethod
     def from_json(value: Any) -> Outcome:
         """Raises VerificationError where `value` is not what `to_json` gives."""
-        try:
-            # by way of text: only there tuples may come as lists without numbers coming as strings
-            return _OUTCOME.validate_json(json.dumps(value), strict=True)
-        except ValidationError as error:
-            raise VerificationError(f"an outcome of ODiS that cannot be read: {error}; run select again") from error
+        return outcome_from_json(_OUTCOME, value, "ODiS")
 
 
 _OUTCOME = TypeAdapter(Outcome)

@@ -6,17 +6,16 @@ the report and `explain` read nothing else. Baselines are outcomes of the same f
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, TypeAdapter, with_config
 
 from quadmix.core.budget import whole_shares
-from quadmix.errors import VerificationError
+from quadmix.selectors.outcome_json import outcome_from_json
 from quadmix.selectors.quad_shrinkage import Prior
 
 Kind = Literal["bandit", "top_clusters", "cluster_uniform", "random"]
@@ -155,11 +154,7 @@ class Outcome:
     @staticmethod
     def from_json(value: Any) -> Outcome:
         """Raises VerificationError where `value` is not what `to_json` gives."""
-        try:
-            # by way of text: only there tuples may come as lists without numbers coming as strings
-            return _OUTCOME.validate_json(json.dumps(value), strict=True)
-        except ValidationError as error:
-            raise VerificationError(f"an outcome of Quad that cannot be read: {error}; run select again") from error
+        return outcome_from_json(_OUTCOME, value, "Quad")
 
 
 _OUTCOME = TypeAdapter(Outcome)

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from quadmix.core.budget import whole_shares
 from quadmix.errors import BudgetError, ConfigError, InputError
-from quadmix.selectors.base import JOIN, DocBatch, Window
+from quadmix.selectors.base import JOIN, DocBatch, TakenOnce
 from quadmix.selectors.quad_outcome import ClusterOutcome, Outcome, filled
 
 
 @dataclass(frozen=True)
-class QuadPlan:
+class QuadPlan(TakenOnce):
     """Build with `quad_plan` or `quad_plan_within`.
 
     place: (n_domains or 1, n_codes) int32 stratum of a document's domain and cluster code, -1 where there is none.
@@ -48,10 +48,6 @@ class QuadPlan:
         return tuple(cluster.name for cluster in sorted(self.outcome.clusters, key=lambda one: one.code))
 
     @property
-    def max_copies(self) -> int:
-        return 1
-
-    @property
     def quotas(self) -> Mapping[int, int]:
         return dict(enumerate(self.stratum_quotas))
 
@@ -65,15 +61,6 @@ class QuadPlan:
 
     def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
         return u
-
-    def step(self, batch: DocBatch) -> NDArray[np.float64]:
-        return np.full(len(batch), np.inf)
-
-    def columns(self, batch: DocBatch) -> dict[str, NDArray[np.float64]]:
-        return {}
-
-    def window(self, stratum: int) -> Window | None:
-        return None
 
     def describe(self) -> dict[str, Any]:
         outcome = self.outcome.to_json()
