@@ -122,7 +122,7 @@ def measure_quad(config: RunConfig, engine: Engine, annotated: Annotated, pool: 
     assert config.tokenizer is not None
     asked, tokenizer = config.quad, load_tokenizer(config.tokenizer)
     table = cluster_table(engine, annotated.files, annotated.summary.domains)
-    fraction = stored_fraction(asked.max_scored)
+    fraction = stored_fraction(asked, int(table.documents.sum()), int(table.tokens.sum()))
     store = quad_store(config, engine, quiet, annotated, table, tokenizer, fraction, asked.max_tokens)
     model = quad_model(config, engine, quiet, tokenizer, store)
     vectors = quad_vectors(config, engine, quiet, tokenizer, store, model, load_targets(config))

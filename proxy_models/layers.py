@@ -1,7 +1,7 @@
 """The linear layers whose weights influence is about: q, k, v, o of attention; gate, up, down of the MLP.
 
 Found by the module's type and name, under a parent that is an attention or an MLP. Left out: embeddings, norms, the
-head, biases, and linear modules of no known name (routers of experts, say), which `left_out` lists.
+head, biases, and linear modules of no known name (routers of experts, say), which `describe` names.
 
 One module may hold several layers stacked along its outputs (our qkv and gate_up, GPT-2's c_attn, Phi-3's
 gate_up_proj). They are taken apart: a layer is a block of output rows with an S of its own, and all layers of a module
@@ -67,19 +67,17 @@ class Layers:
 
     group: Group
     layers: tuple[Layer, ...]
-    left_out: tuple[str, ...]
 
     @classmethod
     def of(cls, model: nn.Module, group: Group = "all") -> Layers:
         """Raises ConfigError on a group that is none, InputError when no module matches or two share a weight."""
         if group not in get_args(Group):
             raise ConfigError(f"found layers {group!r}, wanted one of {', '.join(get_args(Group))}")
-        head = getattr(model, "get_output_embeddings", lambda: None)()
         found, left_out, owner = [], [], dict[int, str]()
         for name, module in model.named_modules():
-            turned = type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-            if module is head or not (turned or isinstance(module, nn.Linear)):
+            if not _is_linear(model, module):
                 continue
+            turned = _is_turned(module)
             kind, parts = _role(model, name)
             if not parts:
                 left_out.append(name)
@@ -100,7 +98,19 @@ class Layers:
                 f"no {'' if group == 'all' else group + ' '}layers in {type(model).__name__}; wanted linear modules "
                 f"named like q_proj, c_attn, gate_proj or c_fc under an attention or MLP module, found: {linear}"
             )
-        return cls(group, tuple(found), tuple(left_out))
+        return cls(group, tuple(found))
+
+    def describe(self, model: nn.Module) -> str:
+        """One line for a log: how much of the model's linear weights, and what is left out."""
+        inside = {layer.module for layer in self.layers}
+        linear = {name: module.weight.numel() for name, module in model.named_modules() if _is_linear(model, module)}
+        share = sum(size for name, size in linear.items() if name in inside) / sum(linear.values())
+        others = [name for name in linear if name not in inside]
+        ending = "" if not others else f"; not in it: {', '.join(others[:4])}{', ...' if len(others) > 4 else ''}"
+        return (
+            f"influence on {sum(1 for _ in self.parts()):,} layers in {len(inside):,} modules, {share:.1%} of the "
+            f"linear weights below the head{ending}"
+        )
 
     def parts(self) -> Iterator[tuple[Layer, Part]]:
         """Every layer with its module, in the model's order."""
@@ -111,6 +121,17 @@ class Layers:
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(outputs, inputs) of every layer's matrix."""
         return {part.name: (part.last - part.first, layer.inputs) for layer, part in self.parts()}
+
+
+def _is_turned(module: nn.Module) -> bool:
+    """GPT-2's Conv1D: a linear layer whose weight is (inputs, outputs)."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
+def _is_linear(model: nn.Module, module: nn.Module) -> bool:
+    """Whether it is a linear layer, the head apart."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return module is not head and (_is_turned(module) or isinstance(module, nn.Linear))
 
 
 def _role(model: nn.Module, name: str) -> tuple[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ constants) and are meant to tell minutes from hours.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from quadmix.config import (
     ClustersConfig,
     DomainConfig,
     EmbeddingClustersConfig,
+    HuggingFaceModelConfig,
     LinearDomainConfig,
     LinearScorerConfig,
     PerplexityScorerConfig,
@@ -43,6 +44,7 @@ from quadmix.selectors.quad_plan import check_holdings
 from quadmix.stages.annotate import SUMMARY_FILE
 from quadmix.stages.annotate_identity import stage_parts
 from quadmix.stages.constraining import constraints_of
+from quadmix.stages.quad.foreign_model import check_folder
 from quadmix.stages.quad.store import stored_fraction
 from quadmix.stages.records import StageRecord, current, stage_directory
 from quadmix.stages.targets import load_targets
@@ -82,6 +84,7 @@ class Estimate:
     proxy_tokens: int
     workers: int
     seconds: dict[str, float]
+    quad: Mapping[str, int] | None = None  # documents that are tokenised for Quad, and of them scored, at most
     advice: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +101,12 @@ class Estimate:
         ]
         if self.proxies:
             lines.append(f"search      {self.proxies:,} proxies, {self.proxy_tokens:,} proxy-tokens")
+        if self.quad is not None:
+            scored, tokenised = self.quad["scored"], self.quad["tokenised"]
+            lines.append(
+                f"quad        up to {scored:,} documents scored ({scored / max(self.documents, 1):.1%} of the pool), "
+                f"about {tokenised:,} tokenised for it"
+            )
         for stage, seconds in self.seconds.items():
             lines.append(f"{stage:<11} about {_duration(seconds)} on {self.workers} workers")
         lines.append(f"in all      about {_duration(sum(self.seconds.values()))}")
@@ -139,15 +148,20 @@ def make_estimate(config: RunConfig) -> Estimate:
         proxy_tokens = proxies * search.tokens_per_trial
         if not problems:
             seconds["search"] = proxy_tokens * _proxy_seconds(config) / workers
-    if quad and not problems:
-        seconds["quad"] = _quad_seconds(config, seen, documents, workers)
+    work, advice = None, list(_advice(config))
+    if quad:
+        fraction = stored_fraction(config.quad, documents, tokens)
+        work = {"scored": int(documents * config.quad.max_scored), "tokenised": round(documents * fraction)}
+        advice += _foreign_model(config, problems)
+        if not problems:
+            seconds["quad"] = _quad_seconds(config, seen, documents, fraction, workers)
     if config.select.selector == "odis":
         seconds["odis"] = documents * _ODIS_SECONDS * len(config.odis.dimensions) / workers + 1.0
     seconds["select"] = documents * 4e-6 / workers + 1.0
     return Estimate(
         tuple(problems), inventory.warnings, len(inventory.files), len(units),
         sum(file.size for file in inventory.files), documents, tokens, done is not None, config.mixture.budget,
-        tokens * cap, proxies, proxy_tokens, workers, seconds, _advice(config),
+        tokens * cap, proxies, proxy_tokens, workers, seconds, work, tuple(advice),
     )  # fmt: skip
 
 
@@ -287,11 +301,24 @@ def _label_seconds(section: DomainConfig | ClustersConfig) -> float:
     return _LABEL_SECONDS[section.kind] + (0.0 if embedder is None else _EMBED_SECONDS[embedder.kind])
 
 
-def _quad_seconds(config: RunConfig, seen: _Seen, documents: int, workers: int) -> float:
+def _foreign_model(config: RunConfig, problems: list[str]) -> tuple[str, ...]:
+    """What is to say of a Hugging Face model; one that contradicts the run becomes a problem."""
+    chosen = config.quad.model
+    if not isinstance(chosen, HuggingFaceModelConfig) or config.tokenizer is None:
+        return ()
+    try:
+        doubts = check_folder(chosen.path, load_tokenizer(config.tokenizer), config.quad.max_tokens)
+    except ConfigError as error:
+        problems += error.problems
+        return ()
+    return (*doubts, f"quad's time is that of the default proxy: how fast the model in {chosen.path} is, is not known")
+
+
+def _quad_seconds(config: RunConfig, seen: _Seen, documents: int, fraction: float, workers: int) -> float:
     """Tokenising the store, training the proxy (on one core), curvature and all documents that may be scored; what a
     Hugging Face model costs is not known here and counts as the default proxy."""
     asked = config.quad
-    stored = stored_fraction(asked.max_scored) * seen.tokens * seen.token_seconds
+    stored = fraction * seen.tokens * seen.token_seconds
     model = asked.model if isinstance(asked.model, TrainedModelConfig) else TrainedModelConfig()
     token = _step_seconds(config, model.proxy)  # forward and backward, as a benefit needs them
     length = min(asked.max_tokens, seen.tokens / max(seen.documents, 1))

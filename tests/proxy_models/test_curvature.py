@@ -119,7 +119,7 @@ def linear_net_gap(kind: str) -> float:
     for layer in net:
         activations.append(layer(activations[-1]))
     for index, module in enumerate(net):
-        layers = Layers("all", (Layer("m", module.in_features, module.out_features, False, parts(module)),), ())
+        layers = Layers("all", (Layer("m", module.in_features, module.out_features, False, parts(module)),))
         after = torch.eye(module.out_features, dtype=torch.float64)
         for later in list(net)[index + 1 :]:
             after = later.weight @ after  # (outputs of the net, outputs of this layer): the same for every row
@@ -173,7 +173,7 @@ def test_eigenvectors_have_one_sign_and_rebuild_the_matrix() -> None:
     assert bases.tokens_per_doc == 3.0
 
 
-LAYERS = Layers("all", (Layer("m", 2, 3, False, (Part("m.up", 0, 3),)),), ())
+LAYERS = Layers("all", (Layer("m", 2, 3, False, (Part("m.up", 0, 3),)),))
 
 
 def made() -> tuple[Bases, Corrected]:

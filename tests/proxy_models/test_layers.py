@@ -131,7 +131,9 @@ def test_hugging_face_models_by_name_and_kind() -> None:
     assert found["mlp.c_fc.up"] == (64, 16)
     neox = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**sizes, intermediate_size=24))
     assert [name.rpartition(".")[2] for name in Layers.of(neox).shapes()] == ["qkv", "o", "up", "down"]
-    assert not any(Layers.of(model).left_out for model in (llama, gpt2, neox))
+    for model in (llama, gpt2, neox):
+        assert Layers.of(model).describe(model).endswith("100.0% of the linear weights below the head")
+    assert "; not in it: " in Layers.of(llama, "mlp").describe(llama)
 
 
 def test_a_folder_without_all_weights_is_refused(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def quad_vectors(
     if record is None:
         directory = begin(root, STAGE, parts)
         record = _made(
-            config, engine, tokenizer, store, model, [t for t in targets if t.name in names], directory, parts
+            config, engine, progress, tokenizer, store, model, [t for t in targets if t.name in names], directory, parts
         )
         commit(root, record)
     folder = stage_directory(root, STAGE, record.fingerprint)
@@ -97,6 +97,7 @@ def quad_vectors(
 def _made(
     config: RunConfig,
     engine: Engine,
+    progress: Progress,
     tokenizer: FileTokenizer,
     store: Store,
     model: ModelRef,
@@ -105,7 +106,7 @@ def _made(
     parts: dict[str, str],
 ) -> StageRecord:
     asked = config.quad
-    found = _curvature(config, engine, store, model)
+    found = _curvature(config, engine, progress, store, model)
     gradients = {}
     for target in targets:
         groups = reference_groups(target, tokenizer, asked, config.seed)
@@ -124,15 +125,21 @@ def _made(
     return StageRecord(STAGE, stage_fingerprint(STAGE, parts), parts, entries, summary)
 
 
-def _curvature(config: RunConfig, engine: Engine, store: Store, model: ModelRef) -> Curvature:
+def _curvature(config: RunConfig, engine: Engine, progress: Progress, store: Store, model: ModelRef) -> Curvature:
     from proxy_models.influence import Bases, Layers, curvature, eigenbases
 
     asked = config.quad
     layers = Layers.of(model.load(), asked.layers)
+    progress.say(f"quad: {layers.describe(model.load())}")
     if asked.curvature == "identity":
         return curvature("identity", layers)
     seed = seed_for(config.seed, "quad-labels")
     places = store.drawn("quad-factors", config.seed, docs=asked.factor_docs)
+    if len(places) < asked.factor_docs:
+        progress.say(
+            f"quad: the curvature is that of {len(places):,} documents of {asked.factor_docs:,} asked "
+            "(quad.factor_docs): all of the store that have two tokens or more"
+        )
     groups = _groups(store, places)
     bases: Bases | None = None
     if asked.curvature != "diagonal":

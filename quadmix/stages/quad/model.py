@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 from quadmix import __version__
 from quadmix.config import HuggingFaceModelConfig, ProxyConfig, RunConfig, TrainedModelConfig
 from quadmix.engine.base import Engine
+from quadmix.errors import InputError
 from quadmix.hashing import folder_digest, seed_for
 from quadmix.progress import Progress
 from quadmix.scorers.tokens import FileTokenizer
+from quadmix.stages.quad.foreign_model import check_folder
 from quadmix.stages.quad.store import Place, Store, read_places
 from quadmix.stages.records import StageRecord, begin, commit, file_entry, find, stage_directory, stage_fingerprint
 
@@ -40,13 +42,34 @@ def _loaded(ref: ModelRef) -> Any:
     return load_causal(ref.kind, ref.path)
 
 
+def own_model(config: RunConfig, progress: Progress, tokenizer: FileTokenizer) -> ModelRef | None:
+    """The user's model, loaded once and found fit for the run, or None where a proxy is to be trained: seconds, before
+    the pool is tokenised. Raises ConfigError and InputError for one that cannot serve."""
+    from proxy_models.influence import Layers
+
+    chosen = config.quad.model
+    if not isinstance(chosen, HuggingFaceModelConfig):
+        return None
+    for doubt in check_folder(chosen.path, tokenizer, config.quad.max_tokens):
+        progress.say(doubt)
+    found = ModelRef("huggingface", str(Path(chosen.path).absolute()), folder_digest(chosen.path))
+    model = found.load()
+    Layers.of(model, config.quad.layers)
+    words = model.get_input_embeddings().num_embeddings
+    if words < tokenizer.vocab_size:
+        raise InputError(
+            f"quad.model.path: the model in {chosen.path} knows {words:,} words, the run's tokenizer "
+            f"{tokenizer.vocab_size:,}; wanted a model that was trained with it"
+        )
+    return found
+
+
 def quad_model(
     config: RunConfig, engine: Engine, progress: Progress, tokenizer: FileTokenizer, store: Store
 ) -> ModelRef:
-    """Train the proxy, or reuse it; a Hugging Face model is only looked at."""
+    """Train the proxy, or reuse it."""
     chosen = config.quad.model
-    if isinstance(chosen, HuggingFaceModelConfig):
-        return ModelRef("huggingface", str(Path(chosen.path).absolute()), folder_digest(chosen.path))
+    assert isinstance(chosen, TrainedModelConfig)  # any other is `own_model`'s
     root = Path(config.output)
     parts = {
         "version": __version__,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quadmix import __version__
-from quadmix.config import RunConfig
+from quadmix.config import QuadConfig, RunConfig
 from quadmix.engine.base import Engine, SchedulesGpus
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.progress import Progress
@@ -24,7 +24,7 @@ from quadmix.selectors.quad_plan import QuadPlan, quad_plan, quad_plan_within
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.quad.cluster_table import ClusterTable, cluster_table
 from quadmix.stages.quad.curvature import quad_vectors
-from quadmix.stages.quad.model import quad_model
+from quadmix.stages.quad.model import own_model, quad_model
 from quadmix.stages.quad.outcome_file import OUTCOME_FILE, STAGE, read_outcome, write_outcome
 from quadmix.stages.quad.rounds import ScoreDocuments, run_rounds
 from quadmix.stages.quad.store import Store, quad_store, stored_fraction
@@ -39,6 +39,9 @@ from quadmix.stages.records import (
     stage_fingerprint,
 )
 from quadmix.stages.targets import load_targets
+
+_MANY_ROUNDS = 2_000
+_MANY_CLUSTERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ def measure(config: RunConfig, engine: Engine, progress: Progress, annotated: An
             f"{annotated.summary.total_tokens:,} and Quad takes each document once. Lower the budget"
         )
     most = max(1, int(held * asked.max_scored))
-    fraction = stored_fraction(asked.max_scored)
+    _warn_of_rounds(asked, len(table.names), most, progress)
+    own = own_model(config, progress, tokenizer)
+    fraction = stored_fraction(asked, held, int(table.tokens.sum()))
     store = quad_store(config, engine, progress, annotated, table, tokenizer, fraction, asked.max_tokens)
-    model = quad_model(config, engine, progress, tokenizer, store)
+    model = own or quad_model(config, engine, progress, tokenizer, store)
     vectors = quad_vectors(config, engine, progress, tokenizer, store, model, targets)
     root = Path(config.output)
     parts = {
@@ -114,6 +119,16 @@ def measure(config: RunConfig, engine: Engine, progress: Progress, annotated: An
     outcome = read_outcome(folder)
     progress.say(f"quad: {outcome.scored:,} of {held:,} documents scored ({outcome.scored / held:.2%}); {outcome.why}")
     return Measured(outcome, table, record_digest(record))
+
+
+def _warn_of_rounds(asked: QuadConfig, clusters: int, most: int, progress: Progress) -> None:
+    """A round is one job and looks at every cluster: both counts together are what the driver does by itself."""
+    rounds = most // (asked.docs_per_pull * asked.arms_per_round)
+    if rounds > _MANY_ROUNDS or clusters > _MANY_CLUSTERS:
+        progress.say(
+            f"quad: up to {rounds:,} rounds over {clusters:,} clusters; a round is one job, between two of them the "
+            "driver weighs every cluster. Raise quad.arms_per_round or quad.docs_per_pull for fewer rounds"
+        )
 
 
 def _arms(annotated: Annotated, table: ClusterTable, store: Store) -> Arms:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix import __version__
-from quadmix.config import PoolConfig, RunConfig
+from quadmix.config import PoolConfig, QuadConfig, RunConfig, TrainedModelConfig
 from quadmix.engine.base import Engine
 from quadmix.errors import InputError
 from quadmix.hashing import fingerprint, uniform
@@ -52,6 +52,8 @@ STAGE = "quad_store"
 PURPOSE = "quad-store"
 # times the documents that may be scored are tokenised: the best clusters get more than their share
 _STORED = 3.0
+# and times the documents that the proxy or the curvature should need: many may be shorter than the mean
+_SPARE = 1.5
 _BUCKET_DOCS = 20_000  # aimed at; a cluster is never cut
 _CHARS_PER_TOKEN = 16  # of a document no more text is tokenised than fills its tokens even at this many characters each
 _ROWS = np.dtype([("cluster", "<i4"), ("doc_hash", "<u8")])
@@ -98,9 +100,15 @@ class Store:
         return list(zip(owner[order[:docs]].tolist(), row[order[:docs]].tolist(), strict=True))
 
 
-def stored_fraction(max_scored: float) -> float:
-    """Of the pool's documents, what is tokenised where that fraction may be scored."""
-    return min(1.0, _STORED * max_scored)
+def stored_fraction(asked: QuadConfig, documents: int, tokens: int) -> float:
+    """Of the pool's documents and tokens, what is tokenised: for the documents that may be scored, and for what the
+    proxy and the curvature learn from."""
+    if not documents:
+        return 1.0
+    kept = min(tokens / documents, asked.max_tokens)  # of a document, about
+    train = asked.model.train_tokens / max(kept, 1.0) if isinstance(asked.model, TrainedModelConfig) else 0.0
+    factored = 0 if asked.curvature == "identity" else asked.factor_docs
+    return min(1.0, max(_STORED * asked.max_scored, _SPARE * max(train, factored) / documents))
 
 
 def read_places(store: Store, places: Sequence[Place]) -> tuple[list[Tokens], NDArray[np.uint64]]:

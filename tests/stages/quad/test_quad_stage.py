@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from quadmix.config import RunConfig
+from quadmix.config import QuadConfig, RunConfig, TokenizerConfig
 from quadmix.config_checks import cross_checks
 from quadmix.engine.local import LocalEngine
-from quadmix.errors import BudgetError, ConfigError
+from quadmix.errors import BudgetError, ConfigError, QuadmixError
 from quadmix.hashing import doc_hash, uniform
 from quadmix.manifest.explain import explain
 from quadmix.manifest.verify import verify
@@ -25,15 +27,20 @@ from quadmix.selectors.quad_outcome import Outcome
 from quadmix.stages.annotate import Annotated, annotate
 from quadmix.stages.plan import make_estimate
 from quadmix.stages.quad.cluster_table import cluster_table
+from quadmix.stages.quad.foreign_model import check_folder
 from quadmix.stages.quad.outcome_file import quad_outcome
-from quadmix.stages.quad.store import PURPOSE, quad_store, read_places
+from quadmix.stages.quad.stage import measure
+from quadmix.stages.quad.store import PURPOSE, quad_store, read_places, stored_fraction
 from quadmix.stages.report import make_page
 from quadmix.stages.select import Choice, quotas_within, select
 from quadmix.stages.selector_sections import selector_sections
+from tests.e2e.small_pool import ROOT
 from tests.stages.inline_engine import InlineEngine
 from tests.stages.quad.quad_runs import quad_values, run_quad, some_documents, write_pool
 
 pytest.importorskip("torch")
+
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -218,17 +225,103 @@ def test_a_column_of_ones_own_is_an_arm_each(rows: list[dict[str, Any]], tmp_pat
     assert verify(done[2]).ok
 
 
-def test_a_hugging_face_model_from_a_folder(pool: Path, tmp_path: Path) -> None:
+def saved_model(folder: Path, vocabulary: int = 4096, **shape: Any) -> Path:
+    """A tiny Llama of random weights with the run's own tokenizer beside it."""
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=4096, **shape))
-    model.save_pretrained(tmp_path / "model")
-    quad = {"model": {"kind": "huggingface", "path": str(tmp_path / "model")}}
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, **shape}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=vocabulary, **sizes)).save_pretrained(folder)
+    shutil.copy(EXAMPLES / "tokenizer" / "tokenizer.json", folder / "tokenizer.json")
+    return folder
+
+
+def with_model(folder: Path) -> dict[str, Any]:
+    return {"model": {"kind": "huggingface", "path": str(folder)}}
+
+
+def test_a_hugging_face_model_from_a_folder(pool: Path, tmp_path: Path) -> None:
+    quad = with_model(saved_model(tmp_path / "model"))
     done = run_quad(quad_values(pool, tmp_path / "out", quad=quad), InlineEngine())
     assert verify(done[2]).ok
     assert outcome_of(done).scored > 0
+
+
+def other_words(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    words = json.loads(file.read_text("utf-8"))
+    vocabulary = words["model"]["vocab"]
+    first, second = sorted(vocabulary, key=vocabulary.get)[300:302]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(words), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("shape", "spoil", "said"),
+    [
+        ({"max_position_embeddings": 16}, None, r"quad\.max_tokens: found 32, but .* 16 positions"),
+        ({}, other_words, r"trained on other tokens than the run's: .* differ in model"),
+        ({"vocabulary": 512}, None, "knows 512 words, the run's tokenizer 2,048"),
+    ],
+    ids=["positions", "tokenizer", "words"],
+)
+def test_a_model_that_contradicts_the_run_is_refused_before_anything_is_tokenised(
+    shape: dict[str, int], spoil: Any, said: str, done: Any, pool: Path, tmp_path: Path
+) -> None:
+    folder = saved_model(tmp_path / "model", **shape)
+    if spoil is not None:
+        spoil(folder)
+    _, annotated, _ = done
+    asked = quad_values(pool, tmp_path / "out", quad=with_model(folder))
+    with pytest.raises(QuadmixError, match=said):
+        measure(RunConfig.model_validate(asked), InlineEngine(), Progress.silent(), annotated)
+    assert not list((tmp_path / "out").glob("stages/quad_store-*"))
+
+
+def test_plan_says_how_much_is_scored_and_what_a_model_from_a_folder_contradicts(pool: Path, tmp_path: Path) -> None:
+    folder = saved_model(tmp_path / "model")
+    config = RunConfig.model_validate(quad_values(pool, tmp_path / "out", quad=with_model(folder)))
+    told = make_estimate(config)
+    assert told.quad == {"scored": int(told.documents * 0.3), "tokenised": round(told.documents * 0.9)}
+    lines = "\n".join(told.lines())
+    assert f"up to {told.quad['scored']:,} documents scored (29.9% of the pool)" in lines
+    assert "how fast the model" in lines and not told.problems
+    other_words(folder)
+    (problem,) = make_estimate(config).problems
+    assert "trained on other tokens" in problem
+
+
+def test_a_tokenizer_that_another_release_wrote_is_the_same(tmp_path: Path) -> None:
+    """Merges as strings or as pairs, other padding and templates: ids do not change."""
+    file = EXAMPLES / "tokenizer" / "tokenizer.json"
+    words = json.loads(file.read_text("utf-8"))
+    words["model"]["merges"] = [
+        merge.split(" ") if isinstance(merge, str) else " ".join(merge) for merge in words["model"]["merges"]
+    ]
+    words["post_processor"] = None
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(words), "utf-8")
+    tokenizer = load_tokenizer(TokenizerConfig(path=str(file)))
+    assert check_folder(str(tmp_path), tokenizer, 32) == ()
+    (tmp_path / "tokenizer.json").unlink()
+    (doubt,) = check_folder(str(tmp_path), tokenizer, 32)
+    assert "not checked" in doubt
+
+
+@pytest.mark.parametrize(
+    ("change", "fraction"),
+    [
+        ({"max_scored": 0.1}, 0.3),
+        ({"max_scored": 0.001}, 1.5 * 600_000 / 100 / 100_000),  # the proxy's tokens decide
+        ({"max_scored": 0.001, "max_tokens": 64}, 1.5 * 600_000 / 64 / 100_000),
+        ({"max_scored": 0.001, "curvature": "ekfac", "factor_docs": 20_000}, 0.3),  # the curvature's documents do
+        ({"max_scored": 0.9}, 1.0),
+    ],
+    ids=str,
+)
+def test_few_scored_documents_leave_the_proxy_its_text(change: dict[str, Any], fraction: float) -> None:
+    found = stored_fraction(QuadConfig.model_validate(change), documents=100_000, tokens=10_000_000)
+    assert found == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
