@@ -1,4 +1,4 @@
-"""Is what more trials are said to be worth what they bring? On the planted problems of benchmarks/search.py.
+"""Is what more trials are said to be worth what they bring? On the planted problems of benchmarks/planted_mixtures.py.
 
     python -m benchmarks.stopping [--seeds 8] [--noise 0.08] [--problems 2]
 
@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search import PROBLEMS, Problem, tried
+from benchmarks.planted_mixtures import PROBLEMS, Problem, tried
 from quadmix.core.param_space import params_from_cube
 from quadmix.hashing import seed_for
 from quadmix.search.acquisition import candidates

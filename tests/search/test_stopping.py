@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.search import Problem, tried
+from benchmarks.planted_mixtures import Problem, tried
 from quadmix.search.gaussian_process import Fitted, GaussianProcess
 from quadmix.search.rounds import NextRound
 from quadmix.search.stopping import MORE, imagined_gains, normal, posterior, posterior_variance, worth_of_more
