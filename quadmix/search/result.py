@@ -7,6 +7,7 @@ report and `select` read nothing else. A failed proxy has `losses: null` and say
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -96,6 +97,29 @@ class CrossValidation:
     permutations: int
     coverage: dict[str, float]
     out_of_fold: dict[str, list[float]]
+
+    @property
+    def coverage_by_chance(self) -> tuple[float, float]:
+        """Between which parts 95 of 100 counts of `rows` independent losses lie where 90 % intervals hold what they
+        promise."""
+        half = 1.96 * math.sqrt(0.9 * 0.1 / self.rows)
+        return 0.9 - half, min(0.9 + half, 1.0)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON values, without the single predictions."""
+        kept = ("folds", "scores", "permuted", "coverage")
+        return {name: value for name, value in asdict(self).items() if name in kept}
+
+    def in_words(self) -> list[str]:
+        """A line a target, for a log."""
+        low, high = self.coverage_by_chance
+        return [
+            f"held out, {name}: Spearman {found.spearman:.3f}, MAE {found.mae:.4f} nats, R2 {found.r2:.3f} (losses "
+            f"permuted: {control.spearman:.3f}, {control.mae:.4f}, {control.r2:.3f}); {self.coverage[name]:.0%} lie in "
+            f"their 90 % intervals ({low:.0%} to {high:.0%} of {self.rows} by chance)"
+            for name, found in self.scores.items()
+            for control in (self.permuted[name],)
+        ]
 
 
 @with_config(_STRICT)

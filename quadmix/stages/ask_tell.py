@@ -175,12 +175,8 @@ def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict
             return result | {"proposals": []}
         learner = _Learner(config, study, trials, load_quality(out / study.quality))
         validation, proposals = learner.learned()
-        for name, score in validation.scores.items():
-            control = validation.permuted[name]
-            progress.say(
-                f"tell: held out, {name}: Spearman {score.spearman:.3f}, MAE {score.mae:.3f}, R2 {score.r2:.3f} "
-                f"(losses permuted: {control.spearman:.3f}, {control.mae:.3f}, {control.r2:.3f})"
-            )
+        for line in validation.in_words():
+            progress.say(f"tell: {line}")
         more = learner.more()
         progress.say(f"tell: {worth_in_words(more)}")
         chosen = proposals[0]
@@ -189,12 +185,7 @@ def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict
             "no fresh proxies confirmed it"
         )
         result |= {
-            "cross_validation": {
-                "folds": validation.folds,
-                "scores": {name: asdict(score) for name, score in validation.scores.items()},
-                "permuted": {name: asdict(score) for name, score in validation.permuted.items()},
-                "coverage": validation.coverage,
-            },
+            "cross_validation": validation.facts(),
             "proposals": [asdict(one) for one in proposals],
             "more": asdict(more),
         }

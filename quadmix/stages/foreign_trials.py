@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from quadmix.search.domain_weights import Repetition, propose_weights
 from quadmix.search.joint_intervals import intervals_by_name
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import REGRESSORS, fit_targets
-from quadmix.search.result import JOINT, CrossValidation
+from quadmix.search.result import JOINT
 from quadmix.search.trial_files import (
     ColumnChoice,
     Swarm,
@@ -127,8 +127,8 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         kind=asked.regressor,
         columns=columns,
     )
-    for line in _trust(validation):
-        progress.say(line)
+    for line in validation.in_words():
+        progress.say(f"trials: {line}")
     models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, columns=columns)
     proposals = propose_weights(
         models, objective, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed
@@ -190,28 +190,13 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         "seed": asked.seed,
         "candidates": asked.candidates,
         "averaged": asked.average_top,
-        "cross_validation": {
-            "folds": validation.folds,
-            "scores": {name: asdict(score) for name, score in validation.scores.items()},
-            "permuted": {name: asdict(score) for name, score in validation.permuted.items()},
-            "coverage": validation.coverage,
-        },
+        "cross_validation": validation.facts(),
         "proposals": rows,
     }
     _write(asked.out, swarm, result)
     for line in _words(result):
         progress.say(line)
     return result
-
-
-def _trust(validation: CrossValidation) -> list[str]:
-    return [
-        f"trials: held out, {name}: Spearman {found.spearman:.3f}, MAE {found.mae:.4f}, R2 {found.r2:.3f} "
-        f"(losses permuted: {control.spearman:.3f}, {control.mae:.4f}, {control.r2:.3f}); "
-        f"{validation.coverage[name]:.0%} lie in their 90 % intervals"
-        for name, found in validation.scores.items()
-        for control in (validation.permuted[name],)
-    ]
 
 
 def _words(result: Mapping[str, Any]) -> list[str]:

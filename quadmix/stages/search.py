@@ -422,13 +422,8 @@ class _Run:
             noise,
             self.believe(trained),
         )
-        for name in (*self.targets, JOINT):
-            found, control = validation.scores[name], validation.permuted[name]
-            self.progress.say(
-                f"search: held out, {name}: Spearman {found.spearman:.3f}, MAE {found.mae:.3f} nats, R2 {found.r2:.3f} "
-                f"(losses permuted: {control.spearman:.3f}, {control.mae:.3f}, {control.r2:.3f}); "
-                f"{validation.coverage[name]:.0%} lie in their 90% intervals"
-            )
+        for line in validation.in_words():
+            self.progress.say(f"search: {line}")
         if chosen.kind == "auto":
             mix = ", ".join(f"{name} {part:.2f}" for name, part in models.full.shares_of_models().items())
             self.progress.say(f"search: regressor chosen by cross-validation of the trials: {mix}")

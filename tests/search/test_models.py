@@ -14,7 +14,7 @@ from quadmix.search.columns import Scaling, share_mask
 from quadmix.search.gaussian_process import GaussianProcess
 from quadmix.search.intervals import Calibration, JointCalibration, conformal
 from quadmix.search.log_linear import LogLinearLaw
-from quadmix.search.stacking import folds, stack_weights
+from quadmix.search.stacking import folds, stack_weights, weights_by_fold
 
 COLUMNS = ("share:a", "share:b", "share:c", "repeats:a")
 Floats = NDArray[np.float64]
@@ -109,6 +109,20 @@ def test_stack_weights_are_the_best_average_on_a_grid() -> None:
     worse = np.concatenate([predicted, (losses + rng.normal(0, 2, 200))[:, None]], axis=1)
     assert np.allclose(stack_weights(worse, losses), [*found, 0.0])
     assert stack_weights(np.repeat(losses[:, None], 2, axis=1), losses).sum() == pytest.approx(1.0)
+
+
+def test_a_rows_own_loss_has_no_part_in_the_weights_that_its_error_is_told_with() -> None:
+    rng = np.random.default_rng(3)
+    losses = rng.normal(size=40)
+    predicted = np.stack([losses + rng.normal(0, 0.5, 40) for _ in range(3)], axis=1)
+    fold = folds(40, 5, 0, "stack")
+    found = weights_by_fold(predicted, losses, fold)
+    for index in range(5):
+        moved = np.where(fold == index, losses + rng.normal(0, 1, 40), losses)
+        again = weights_by_fold(predicted, moved, fold)
+        assert np.array_equal(again[index], found[index])
+        others = np.arange(5) != index
+        assert not np.allclose(again[others], found[others])
 
 
 def test_folds_are_level_and_cover_every_row() -> None:
