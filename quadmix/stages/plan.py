@@ -38,7 +38,7 @@ from quadmix.pool.readers import read_unit
 from quadmix.pool.storage import open_input
 from quadmix.pool.units import InputFile, Unit
 from quadmix.scorers.tokens import load_tokenizer
-from quadmix.selectors.baselines import uniform_plan
+from quadmix.selectors.baselines import uniform_plan, weights_plan
 from quadmix.selectors.quad_plan import check_holdings
 from quadmix.stages.annotate import SUMMARY_FILE
 from quadmix.stages.annotate_identity import stage_parts
@@ -46,6 +46,7 @@ from quadmix.stages.constraining import constraints_of
 from quadmix.stages.quad.store import stored_fraction
 from quadmix.stages.records import StageRecord, current, stage_directory
 from quadmix.stages.targets import load_targets
+from quadmix.stages.weights_file import read_weights
 
 _SAMPLE_UNITS = 4
 _SAMPLE_BYTES = 500_000
@@ -119,8 +120,8 @@ def make_estimate(config: RunConfig) -> Estimate:
     documents, tokens = seen.documents, seen.tokens
     if done is not None:
         documents, tokens = int(done.summary["ok_docs"]), int(done.summary["ok_tokens"])
-    quad = config.select.selector == "quad"
-    # clusters and components give each document once
+    quad = "quad" in config.select.selectors
+    # selectors give each document once
     cap = config.mixture.max_copies if config.select.selector == "mixture" else 1
     if config.mixture.budget > tokens * cap:
         problems.append(
@@ -128,7 +129,7 @@ def make_estimate(config: RunConfig) -> Estimate:
             f"{'' if done else 'about '}{tokens:,}, {tokens * cap:,} with every document at {cap} copies"
         )
     elif done is not None:
-        problems += _constraint_problems(config, done) + _quad_problems(config, done)
+        problems += _constraint_problems(config, done) + _quota_problems(config, done)
     seconds, proxies, proxy_tokens = {"annotate": _annotate_seconds(config, seen) / workers}, 0, 0
     search = config.search
     if search is not None and config.select.mixture in ("winner", "proposal"):
@@ -141,7 +142,7 @@ def make_estimate(config: RunConfig) -> Estimate:
             seconds["search"] = proxy_tokens * _proxy_seconds(config) / workers
     if quad and not problems:
         seconds["quad"] = _quad_seconds(config, seen, documents, workers)
-    if config.select.selector == "odis":
+    if "odis" in config.select.selectors:
         seconds["odis"] = documents * _ODIS_SECONDS * len(config.odis.dimensions) / workers + 1.0
     seconds["select"] = documents * 4e-6 / workers + 1.0
     return Estimate(
@@ -163,14 +164,23 @@ def _constraint_problems(config: RunConfig, done: StageRecord) -> list[str]:
     return []
 
 
-def _quad_problems(config: RunConfig, done: StageRecord) -> list[str]:
-    """A domain that holds less than a uniform mixture asks of it; what a theta asks is known once its ranks are."""
-    if config.select.selector != "quad" or config.select.mixture != "uniform":
+def _quota_problems(config: RunConfig, done: StageRecord) -> list[str]:
+    """Domains that hold less than `weights`, or a uniform mixture, ask of them; what a theta asks is known once its
+    ranks are."""
+    asked = config.select
+    cap = config.mixture.max_copies if asked.selector == "mixture" else 1
+    if asked.mixture != "weights" and (cap == config.mixture.max_copies or asked.mixture != "uniform"):
         return []
     summary = PoolSummary.load(str(stage_directory(Path(config.output), "annotate", done.fingerprint) / SUMMARY_FILE))
-    plan = uniform_plan(summary.domains, summary.tokens, config.mixture.budget, config.mixture.max_copies)
+    pool, budget = (summary.domains, summary.tokens), config.mixture.budget
     try:
-        check_holdings(summary.domains, plan.stratum_quotas, summary.tokens.tolist())
+        if asked.weights is not None:
+            weights_plan(read_weights(asked.weights)[0], *pool, budget, cap)
+        else:
+            plan = uniform_plan(*pool, budget, config.mixture.max_copies)
+            check_holdings(summary.domains, plan.stratum_quotas, summary.tokens.tolist())
+    except ConfigError as error:
+        return error.problems
     except BudgetError as error:
         return [str(error)]
     return []
