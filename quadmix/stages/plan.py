@@ -31,7 +31,7 @@ from quadmix.config import (
 )
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.local import usable_cores
-from quadmix.errors import BudgetError, ConfigError, InputError
+from quadmix.errors import ConfigError, InputError
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
 from quadmix.pool.readers import read_unit
@@ -181,8 +181,6 @@ def _quota_problems(config: RunConfig, done: StageRecord) -> list[str]:
             check_holdings(summary.domains, plan.stratum_quotas, summary.tokens.tolist())
     except ConfigError as error:
         return error.problems
-    except BudgetError as error:
-        return [str(error)]
     return []
 
 

@@ -110,7 +110,7 @@ def select(
     if measuring and choice.kind != "free":
         # found before the stage measures, which takes far longer
         quotas = quotas_within(config, engine, annotated, choice)
-    measured = _measured(config, engine, progress, annotated)
+    measured = measured_by(config, engine, progress, annotated)
     parts = _identity(config, annotated, choice, measured)
     reuse = find(root, "select", parts)
     progress.say(reuse.why)
@@ -118,12 +118,7 @@ def select(
     record = reuse.record
     if record is None:
         assert directory is not None
-        if measured is None:
-            plan = make_plan(config, engine, packs(annotated.files), annotated, choice)
-        elif choice.kind == "free":
-            plan = measured.alone()
-        else:
-            plan = measured.within(quotas or quotas_within(config, engine, annotated, choice))
+        plan = plan_for(config, engine, annotated, choice, measured, quotas)
         record = run_plan(config, engine, annotated, plan, directory, parts, choice.provenance)
     if reuse.record is None:
         commit(root, record)
@@ -138,7 +133,23 @@ def select(
     return published
 
 
-def _measured(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> Measured | None:
+def plan_for(
+    config: RunConfig,
+    engine: Engine,
+    annotated: Annotated,
+    choice: Choice,
+    measured: Measured | None,
+    quotas: tuple[int, ...] | None = None,
+) -> SelectionPlan:
+    """The plan of what was chosen. measured: of `measured_by`; quotas: of domains, where they are known already."""
+    if measured is None:
+        return make_plan(config, engine, packs(annotated.files), annotated, choice)
+    if choice.kind == "free":
+        return measured.alone()
+    return measured.within(quotas or quotas_within(config, engine, annotated, choice))
+
+
+def measured_by(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> Measured | None:
     """The selector, None where the mixture alone decides."""
     selector = config.select.selector
     if selector == "mixture":
@@ -169,7 +180,12 @@ def _one_selector(
 
 def _union(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> UnionFit:
     """Each member measures for the tokens that its share gives it."""
-    asked = sorted(config.select.union.items())
+    asked, held = sorted(config.select.union.items()), annotated.summary.total_tokens
+    if config.mixture.budget > held:
+        raise BudgetError(
+            f"mixture.budget: asked {config.mixture.budget:,} tokens, the pool holds {held:,} and a union takes each "
+            "document once. Lower the budget"
+        )
     budgets = member_budgets([member.share for _, member in asked], config.mixture.budget)
     members = {}
     for (name, member), budget in zip(asked, budgets.tolist(), strict=True):
