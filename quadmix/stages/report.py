@@ -49,7 +49,7 @@ def write_report(
         ) from missing
     template = resources.files("quadmix.stages").joinpath("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    chosen = selector_sections(config, manifest)
+    chosen = selector_sections(config, manifest, annotated.summary)
     page = make_page(annotated.summary, annotated.record.summary, search, manifest, chosen)
     html = environment.from_string(template).render(vars(page))
     path = Path(config.output) / "report.html"
