@@ -122,8 +122,8 @@ def _members(manifest: Manifest) -> Section:
             )
         )  # fmt: skip
     text = (
-        "In the order of their names each member takes its share of what the ones before left: what several want counts "
-        "for the first."
+        "In the order of their names each member takes its share of what the ones before left: what several want "
+        "counts for the first."
     )
     header = ("member", "selector", "by", "asked", "selected tokens", "of all")
     return Section("members", "Union: what each member gives", text, "", (Table(header, tuple(rows)),))

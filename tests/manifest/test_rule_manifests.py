@@ -7,15 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from quadmix.config import RunConfig
+from quadmix.core.summary import PoolSummary
 from quadmix.manifest import Manifest
 from quadmix.manifest.explain import explain
 from quadmix.manifest.verify import verify
 from quadmix.progress import Progress
+from quadmix.stages.page import Section
 from quadmix.stages.quad import stage as quad_stage
+from quadmix.stages.rule_sections import rule_sections
 from quadmix.stages.select import select
 from tests.manifest.conftest import InlineEngine, annotate_made_up
 from tests.manifest.test_verify import tamper
@@ -86,6 +90,41 @@ def test_a_published_selection_passes_and_has_its_budget(made: Make, name: str, 
         wanted = {name: share.requested for name, share in manifest.domains.items()}
         assert wanted == {"books": 6_250, "code": 1_250, "web": 12_500}
     assert len({row["doc_id"] for row in rows_of(manifest)}) == manifest.documents
+
+
+def test_the_report_says_what_was_kept(made: Make) -> None:
+    def section(name: str, mixture: str = "free") -> Section:
+        manifest = made(name, mixture)
+        summary = PoolSummary.empty(("clean", "useful"))
+        for file in manifest.annotations.files:
+            table = pq.read_table(manifest.annotation_path(file)).to_pylist()
+            rows = [row for row in table if row["status"] == "ok"]
+            tokens = np.array([row["n_tokens"] for row in rows])
+            scores = np.array([[row["score_clean"], row["score_useful"]] for row in rows], dtype=np.float32)
+            one = PoolSummary.of_rows(["all"], np.zeros(len(rows), int), tokens, tokens, scores, ("clean", "useful"))
+            summary = summary.merge(one)
+        (found,) = rule_sections(manifest, summary)
+        return found
+
+    def column(found: Section, place: int) -> list[int]:
+        return [int(row[place].replace(",", "")) for row in found.tables[0].rows]
+
+    left = made("threshold").exclusions
+    assert all(f"{left[name].tokens:,} tokens" in section("threshold").text for name in ("NOT_ELIGIBLE", "BEYOND_CUT"))
+    density = section("density")
+    held, kept = column(density, 1), column(density, 2)
+    assert sum(kept) == made("density").realised_tokens
+    rates = [have / of for have, of in zip(kept, held, strict=True)]
+    assert rates[0] > 2 * rates[-1]  # the sparse come first
+    assert max(held) < 0.3 * sum(held)
+    for mixture in ("free", "weights"):
+        clusters = section("cluster_quality", mixture)
+        assert sum(column(clusters, 1)) == BUDGET
+        assert sum(column(clusters, 2)) == made("cluster_quality", mixture).realised_tokens
+    union = section("union")
+    assert [row[0] for row in union.tables[0].rows] == sorted(UNION)
+    assert column(union, 3) == [8_000, 4_000, 4_000, 4_000]
+    assert sum(column(union, 4)) == made("union").realised_tokens
 
 
 def rows_of(manifest: Manifest) -> list[dict[str, Any]]:
