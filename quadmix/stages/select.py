@@ -211,10 +211,10 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
         return Choice("free", f"{wanted.selector} alone decides, as the config says")
     if wanted.weights is not None:
         weights, source = read_weights(wanted.weights)
-        return Choice("weights", source, weights=weights, provenance=source)
+        return Choice("weights", f"{source}{_unbound(config)}", weights=weights, provenance=source)
     if wanted.mixture in ("natural", "uniform", "topk"):
-        free = "; mixture.constraints do not bind it" if config.mixture.constraints.bounds_shares else ""
-        return Choice(wanted.mixture, f"{wanted.mixture}, as the config says{free}", criterion=wanted.criterion)
+        why = f"{wanted.mixture}, as the config says{_unbound(config)}"
+        return Choice(wanted.mixture, why, criterion=wanted.criterion)
     if search is None:
         raise ConfigError(f"select.mixture: {wanted.mixture} needs a search; add a search section or name a theta")
     if wanted.mixture == "proposal":
@@ -225,6 +225,10 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
     theta = winner.theta.as_config() if winner.theta else None
     kind = "quadmix" if theta else winner.kind
     return Choice(kind, f"the confirmed winner, {winner.name}", theta=theta, criterion=winner.criterion)
+
+
+def _unbound(config: RunConfig) -> str:
+    return "; mixture.constraints do not bind it" if config.mixture.constraints.bounds_shares else ""
 
 
 def packs(files: Sequence[str]) -> list[list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -113,22 +112,6 @@ def test_constraints_that_the_counted_pool_cannot_keep_are_told_by_the_plan(whol
     assert "max_repeats." in short
     (unknown,) = problems(f"{{min_share: {{{names[0]}x: 0.1}}}}")
     assert f"nearest is {names[0]!r}" in unknown
-
-
-def test_weights_that_domains_cannot_give_are_told_by_the_plan(whole_run: WholeRun) -> None:
-    held = {name: share.available or 0 for name, share in whole_run.manifest.domains.items()}
-    least = min(held, key=held.__getitem__)
-
-    def problems(weights: dict[str, float], *more: str) -> tuple[str, ...]:
-        changes = ["select.mixture=weights", f"select.weights={json.dumps(weights)}", *more]
-        return make_estimate(read_config(whole_run.config, changes)).problems
-
-    assert problems(held) == ()
-    more = held[least] + 1
-    (short,) = problems({least: 1.0}, "mixture.max_copies=1", f"mixture.budget={more}")
-    assert f"(tokens asked of tokens held: {least} {more:,} of {held[least]:,})" in short
-    (unknown,) = problems({f"{least}x": 1.0})
-    assert f"found {least}x, but the pool has no documents of that name" in unknown
 
 
 def test_a_bad_file_is_a_problem_of_the_plan(scored: dict[str, Any], tmp_path: Path) -> None:
