@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from quadmix.config_base import Fraction, Name, Section
+from quadmix.config_rules import MemberConfig, RuleSettings
 
 _COUNT_SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _BYTE_SUFFIX = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
 def _parse(value: object, suffixes: dict[str, int], wanted: str) -> int:
@@ -43,23 +45,9 @@ def parse_bytes(value: object) -> int:
     return _parse(value, _BYTE_SUFFIX, "a whole number of bytes or a form such as 64MB or 128MiB")
 
 
-def _check_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError(f"found {value!r}, wanted a name: a letter, then up to 63 letters, digits or underscores")
-    return value
-
-
 LEAST_TRIALS = 8  # to fit a regressor on
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
-Name = Annotated[str, AfterValidator(_check_name)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys refused, values frozen, NaN and infinity refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------- input
@@ -561,33 +549,55 @@ class OdisConfig(Section):
     examples: Annotated[int, Field(ge=0, le=20)] = 3
 
 
-class SelectConfig(Section):
+class SelectConfig(RuleSettings):
     """What is published. `winner` is the confirmed winner of the search; a theta makes the search unnecessary.
 
-    selector: `mixture` takes documents as the mixture says; `quad` takes clusters by their benefit and `odis` the best
-    documents of each component of the scores, within the tokens that the mixture gives each domain, or, with `mixture:
-    free`, from the whole pool.
+    selector: `mixture` takes documents as the mixture says, up to `mixture.max_copies` of each; every other selector
+    (docs/selectors.md) takes each document once, within the tokens that the mixture gives each domain, or, with
+    `mixture: free`, from the whole pool.
     theta_file: a theta as `search tell` writes it (proposal.json), in place of `theta`.
+    weights: of `mixture: weights`, the domains' shares of the budget, or a JSON file of them (as `quadmix search
+    --from-trials` writes it).
+    union: of `selector: union`, its members by name; in the order of their names each takes its share of what the ones
+    before left.
     """
 
-    selector: Literal["mixture", "quad", "odis"] = "mixture"
-    mixture: Literal["winner", "proposal", "natural", "uniform", "topk", "theta", "free"] = "winner"
+    selector: Literal[
+        "mixture", "quad", "odis", "random", "topk", "threshold", "gumbel", "criteria_mix", "density",
+        "cluster_quality", "union",
+    ] = "mixture"  # fmt: skip
+    mixture: Literal["winner", "proposal", "natural", "uniform", "topk", "theta", "weights", "free"] = "winner"
     theta: Theta | None = None
     theta_file: str | None = None
-    criterion: Name | None = None  # for topk
+    weights: str | dict[str, Annotated[float, Field(ge=0.0)]] | None = None
+    union: dict[Name, MemberConfig] = {}
+
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        """The selector, and those of its members if it is a union."""
+        return (self.selector, *(member.selector for member in self.union.values()))
 
     @model_validator(mode="after")
-    def _theta_named(self) -> SelectConfig:
+    def _consistent(self) -> SelectConfig:
         given = (self.theta is not None) + (self.theta_file is not None)
         if given != (self.mixture == "theta"):
             raise ValueError("one of `theta` and `theta_file` must be given when, and only when, `mixture: theta`")
+        if (self.weights is not None) != (self.mixture == "weights"):
+            raise ValueError("`weights` must be given when, and only when, `mixture: weights`")
         if self.selector != "mixture" and self.mixture == "topk":
             text = f"`selector: {self.selector}` needs tokens for each domain or `mixture: free`; topk gives neither"
             raise ValueError(text)
         if self.selector == "mixture" and self.mixture == "free":
-            raise ValueError("`mixture: free` leaves everything to a selector; give `selector: quad` or `odis` with it")
+            raise ValueError(
+                "`mixture: free` leaves everything to a selector; give one with it (`selector: topk`, say)"
+            )
         if self.mixture == "topk" and self.criterion is None:
             raise ValueError("`mixture: topk` needs `criterion`, the score to rank by")
+        if (self.selector == "union") != bool(self.union):
+            raise ValueError("`union`, its members, must be given when, and only when, `selector: union`")
+        if len(self.union) == 1:
+            raise ValueError("found one member of `union`, wanted at least two")
+        self.check_settings(self.selector)
         return self
 
 

@@ -42,6 +42,7 @@ from quadmix.config import (
     TokenizerConfig,
     TrainedModelConfig,
 )
+from quadmix.config_rules import RuleSettings
 from quadmix.strict_yaml import Path
 
 Problem = tuple[Path, str]
@@ -139,7 +140,7 @@ def _measured_outputs(scorer: HeuristicScorerConfig | ProseScorerConfig, path: P
 
 
 def _quad(config: QuadConfig, select: SelectConfig, annotate: AnnotateConfig, targets: Targets) -> Iterator[Problem]:
-    if select.selector != "quad":
+    if "quad" not in select.selectors:
         return
     if annotate.clusters is None:
         text = "missing, but select.selector is quad, whose arms are clusters; wanted {kind: embeddings}, or a column"
@@ -161,7 +162,7 @@ def _quad(config: QuadConfig, select: SelectConfig, annotate: AnnotateConfig, ta
 
 
 def _quad_tokens(select: SelectConfig, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
-    if select.selector == "quad" and tokenizer is None:
+    if "quad" in select.selectors and tokenizer is None:
         yield ("tokenizer",), "missing, but select.selector is quad, whose model reads tokens"
 
 
@@ -172,7 +173,7 @@ def _quad_model(config: QuadConfig) -> Iterator[Problem]:
 
 
 def _odis(config: OdisConfig, select: SelectConfig, annotate: AnnotateConfig) -> Iterator[Problem]:
-    if select.selector != "odis":
+    if "odis" not in select.selectors:
         return
     produced = [name for _, name in produced_criteria(annotate.scorers)]
     if len(config.dimensions) < 2:
@@ -198,8 +199,32 @@ def _odis(config: OdisConfig, select: SelectConfig, annotate: AnnotateConfig) ->
         yield ("odis", "shares"), f"found {list(config.shares)}, wanted at least one weight above 0"
 
 
+def _rules(select: SelectConfig, annotate: AnnotateConfig) -> Iterator[Problem]:
+    """Rules go by any annotated score, a mixture by its own criteria only."""
+    produced = [name for _, name in produced_criteria(annotate.scorers)]
+    chosen: list[tuple[Path, str, RuleSettings]] = [(("select",), select.selector, select)]
+    chosen += [(("select", "union", name), member.selector, member) for name, member in select.union.items()]
+    for path, selector, settings in chosen:
+        for place, name in enumerate(settings.scores_of(selector)):
+            if name not in produced:
+                where: Path = ("criteria_mix", "criteria", place) if selector == "criteria_mix" else ("criterion",)
+                yield (*path, *where), _unknown(name, produced, "a criterion of annotate.scorers")
+        if selector == "cluster_quality" and annotate.clusters is None:
+            text = f"missing, but {'.'.join(map(str, path))}.selector is cluster_quality; wanted {{kind: embeddings}},"
+            yield ("annotate", "clusters"), f"{text} or a column"
+
+
+def _weights(select: SelectConfig) -> Iterator[Problem]:
+    if isinstance(select.weights, dict) and not sum(select.weights.values()) > 0:
+        yield ("select", "weights"), f"found {select.weights}, wanted at least one share above 0"
+    if isinstance(select.weights, str) and not FilePath(select.weights).is_file():
+        yield ("select", "weights"), f"found {select.weights!r}, wanted a JSON file of domain weights that exists"
+
+
 def _selection(select: SelectConfig, mixture: MixtureConfig) -> Iterator[Problem]:
-    if select.criterion is not None and select.criterion not in mixture.criteria:
+    of_mixture = select.selector == "mixture" and select.criterion is not None
+    if of_mixture and select.criterion not in mixture.criteria:
+        assert select.criterion is not None
         yield ("select", "criterion"), _unknown(select.criterion, mixture.criteria, "one of mixture.criteria")
     if select.theta is None:
         return
@@ -453,6 +478,8 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("search", "targets", "tokenizer"), _search_sizes),
     (("select", "search"), _search_needed),
     (("select", "mixture"), _selection),
+    (("select", "annotate"), _rules),
+    (("select",), _weights),
     (("quad", "select", "annotate", "targets"), _quad),
     (("odis", "select", "annotate"), _odis),
     (("select", "tokenizer"), _quad_tokens),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,33 +177,39 @@ def copies_taken(
 
 @dataclass(frozen=True)
 class Settled:
-    """The outcome of one stratum."""
+    """The outcome of one stratum. exhausted: whether it gave all that it has; never said of a quota of 0 to which
+    nothing else was offered."""
 
     quota: int
     cut: Cut
     taken: int
+    exhausted: bool = False
 
 
-def settle(quotas: Mapping[int, int], resolve: Callable[[int, int], Bracket]) -> dict[int, Settled]:
-    """Cut every stratum in order. resolve(stratum, quota) gives the prefixes around the quota.
+def settle(quotas: Mapping[int, int], resolve: Callable[[int, int], Bracket], residual: int = 0) -> dict[int, Settled]:
+    """Cut every stratum in order. resolve(stratum, quota) gives the prefixes around the quota; residual: tokens that
+    strata before all of these have missed.
 
     A quota of 0 takes nothing. Strata that run dry leave a rest, which is offered to the others in order.
     """
     settled: dict[int, Settled] = {}
-    residual, dry = 0, False
+    dry = False
     for stratum in sorted(quotas):
         quota = quotas[stratum]
         around = resolve(stratum, quota) if quota else Bracket((Cut.nothing(), 0), None)
         cut, taken = around.nearest(quota + residual)
-        settled[stratum] = Settled(quota, cut, taken)
+        settled[stratum] = Settled(quota, cut, taken, quota > 0 and around.above is None)
         residual += quota - taken
         dry |= quota > 0 and around.above is None
     for stratum in sorted(quotas):
         if residual <= 0 or not dry:
             break
         have = settled[stratum].taken
-        cut, taken = resolve(stratum, have + residual).nearest(have + residual)
+        around = resolve(stratum, have + residual)
+        cut, taken = around.nearest(have + residual)
         if abs(residual + have - taken) < abs(residual):
-            settled[stratum] = Settled(quotas[stratum], cut, taken)
+            settled[stratum] = Settled(quotas[stratum], cut, taken, around.above is None)
             residual += have - taken
+        elif around.above is None:
+            settled[stratum] = replace(settled[stratum], exhausted=True)
     return settled

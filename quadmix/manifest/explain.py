@@ -105,11 +105,35 @@ def explain(manifest: Manifest, doc_id: str, say: Callable[[str], None] = lambda
         key=_only(judged.key) if name is not None else None,
         cut=plan.strata[name].cut_key if name is not None else None,
     )
+    return _with_reason(explained, plan, judged, row.get(CLUSTER), judge)
+
+
+def _with_reason(document: Explanation, plan: Plan, judged: Judged, cluster: str | None, judge: Judge) -> Explanation:
+    if plan.kind == "union":
+        return _with_members(document, plan, judge)
     if plan.kind == "quad":
-        return _with_cluster(explained, plan, row[CLUSTER])
+        return _with_cluster(document, plan, cluster)
     if plan.kind == "odis":
-        return _with_component(explained, plan, judged)
-    return replace(explained, why=_why(explained, plan))
+        return _with_component(document, plan, judged)
+    if plan.kind == "cluster_quality" and document.stratum is not None:
+        document = replace(document, cluster=cluster)
+    return replace(document, why=_why(document, plan))
+
+
+def _with_members(document: Explanation, plan: Plan, judge: Judge) -> Explanation:
+    """The explanation by the member that takes the document, or by the last one that might have."""
+    if document.stratum is None:
+        return replace(document, why="Not selected: no member of the union may take it.")
+    name, _, stratum = document.stratum.partition(" / ")
+    own = plan.member_plans()[name]
+    why = _why(replace(document, stratum=stratum), own)
+    before = list(judge.members)[: list(judge.members).index(name)]
+    if document.copies:
+        told = f" The member {name!r} takes it"
+        told += f"; {', '.join(before)}, which choose before it, did not." if before else ", which chooses first."
+    else:
+        told = f" So says {name!r}, the last member of the union that might have taken it."
+    return replace(document, why=why + told)
 
 
 def _only(values: Floats | None) -> float | None:
@@ -209,6 +233,12 @@ def _with_component(document: Explanation, plan: Plan, judged: Judged) -> Explan
 
 
 def _why(document: Explanation, plan: Plan) -> str:
+    if document.stratum is None and plan.kind == "threshold":
+        assert document.scores is not None
+        score = document.scores[plan.criteria[0]]
+        return f"Not selected: its {plan.criteria[0]}, {score:.6g}, is below the threshold {plan.rule.least_score:.6g}."
+    if document.stratum is None and plan.kind == "cluster_quality":
+        return "Not selected: it has no cluster."
     if document.stratum is None:
         assert document.quality_rank is not None
         assert document.domain is not None
@@ -223,6 +253,21 @@ def _why(document: Explanation, plan: Plan) -> str:
         rule = f"its key {key:.6g} is minus its component, in deviations from the mean"
     elif plan.kind == "topk":
         rule = f"its key {key:.6g} is minus its score {plan.criteria[0]}"
+    elif plan.kind in ("gumbel", "cluster_quality"):
+        rule = (
+            f"its key {key:.6g} is minus its score {plan.criteria[0]} / {plan.rule.temperature:g} and minus a Gumbel "
+            f"draw, made from {document.draw:.6g}"
+        )
+    elif plan.kind == "criteria_mix":
+        rule = (
+            f"its key {key:.6g} is the least of its depths (the share of the pool's tokens that score as well) in "
+            f"{', '.join(plan.criteria)}, each over its share"
+        )
+    elif plan.kind == "density":
+        rule = (
+            f"its key {key:.6g} is the logarithm of its draw {document.draw:.6g} and {plan.rule.exponent:g} times that"
+        )
+        rule += " of its density"
     elif plan.kind == "quadmix":
         rule = f"its key {key:.6g} is its draw {document.draw:.6g} / its expected copies {document.expected_copies:.6g}"
     else:
@@ -238,7 +283,7 @@ def _why(document: Explanation, plan: Plan) -> str:
     step = f"{1 / document.expected_copies:.6g}" if document.expected_copies else "1"
     more = (
         f" Each further copy's key is {step} larger."
-        if plan.kind not in ("topk", "quad", "odis") and plan.max_copies > 1
+        if plan.kind in ("quadmix", "natural", "uniform", "weights") and plan.max_copies > 1
         else ""
     )
     copies = "1 copy" if document.copies == 1 else f"{document.copies} copies"

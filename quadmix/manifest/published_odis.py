@@ -23,6 +23,7 @@ from quadmix.manifest.recompute import (
     Ints,
     crowded,
     order_keys,
+    shares_within_room,
     token_quantiles,
     whole_shares,
 )
@@ -96,18 +97,7 @@ class Fit(BaseModel):
 
     def quotas(self, budget: int, room: Sequence[int]) -> list[int]:
         """(K,) tokens by the shares; who has not as many gives all it has, and the others share what is missing."""
-        taken, rest = [0] * len(room), budget
-        giving = [k for k, component in enumerate(self.components) if component.share > 0 and room[k] > 0]
-        while rest and giving:
-            shares = dict(zip(giving, whole_shares([self.components[k].share for k in giving], rest), strict=True))
-            full = [k for k in giving if room[k] <= shares[k]]
-            for k in full or giving:
-                taken[k] = room[k] if full else shares[k]
-            if not full:
-                break
-            rest -= sum(room[k] for k in full)
-            giving = [k for k in giving if k not in full]
-        return taken
+        return shares_within_room([component.share for component in self.components], room, budget)
 
     def problems(self, sums: ScoreSums, census: Census) -> Iterator[tuple[str, Any, Any]]:
         """(field, published, computed) of everything that does not follow from the scores."""

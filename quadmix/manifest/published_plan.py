@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quadmix.manifest.published_odis import Fit
 from quadmix.manifest.published_quad import Clusters
+from quadmix.manifest.published_rules import RULE_KINDS, Rule
 from quadmix.manifest.recompute import Curve
 
 
@@ -40,11 +41,23 @@ class ThetaByName(BaseModel):
     floor: dict[str, float]
 
 
+class Member(BaseModel):
+    """One member of a union. plan: its own plan, without strata."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+    share: float = Field(gt=0)
+    budget: int = Field(ge=1)
+    plan: dict[str, Any]
+
+
 class Plan(BaseModel):
     """The `plan` section of a manifest as far as recomputing needs it."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    kind: Literal["quadmix", "natural", "uniform", "topk", "quad", "odis"]
+    kind: Literal[
+        "quadmix", "natural", "uniform", "weights", "quad", "odis", "random", "topk", "threshold", "gumbel",
+        "criteria_mix", "density", "cluster_quality", "union",
+    ]  # fmt: skip
     purpose: str
     domains: list[str]
     criteria: list[str]
@@ -59,6 +72,9 @@ class Plan(BaseModel):
     odis: Fit | None = None
     domain_quotas: dict[str, int] | None = None
     fill: dict[str, int] | None = None  # by stratum, inside domain quotas
+    rule: Rule = Rule()
+    weights: dict[str, float] | None = None  # by domain
+    members: dict[str, Member] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Plan:
@@ -72,8 +88,10 @@ class Plan(BaseModel):
                 weights = self.theta.merge_weights[domain]
                 if set(weights) != set(self.criteria) or not sum(weights.values()) > 0:
                     raise ValueError(f"theta.merge_weights.{domain} does not fit the criteria")
-        elif self.kind == "topk" and len(self.criteria) != 1:
-            raise ValueError(f"top-k has one criterion, found {self.criteria}")
+        elif self.kind in RULE_KINDS and (problem := self.rule.missing(self.kind, self.criteria)):
+            raise ValueError(problem)
+        elif self.kind == "weights" and sorted(self.weights or {}) != self.domains:
+            raise ValueError("weights are missing or not those of the plan's domains")
         elif self.kind == "quad" and self.outcome is None:
             raise ValueError("outcome is missing")
         elif self.kind == "odis" and (self.odis is None or [one.name for one in self.odis.dimensions] != self.criteria):
@@ -82,7 +100,40 @@ class Plan(BaseModel):
             raise ValueError("domain_quotas are not those of the plan's domains")
         elif self.outcome is not None and self.domain_quotas is not None and self.fill is None:
             raise ValueError("fill is missing")
+        if self.kind == "union":
+            self._check_members()
         return self
+
+    def _check_members(self) -> None:
+        if not self.members:
+            raise ValueError("members are missing")
+        parts = self.member_plans()
+        if {name for part in parts.values() for name in part.criteria} != set(self.criteria):
+            raise ValueError("the criteria are not those of the members")
+        if sum(len(part.strata) for part in parts.values()) != len(self.strata):
+            raise ValueError("a stratum belongs to no member")
+        if any(part.kind not in (*RULE_KINDS, "quad", "odis") for part in parts.values()):
+            raise ValueError("a member is of a kind that no union has")
+        if any((part.domain_quotas is None) != (self.domain_quotas is None) for part in parts.values()):
+            raise ValueError("a member has other domains than the union")
+
+    def member_plans(self) -> dict[str, Plan]:
+        """The plan of each member of a union by name, sorted, with the strata that are its own."""
+        return {
+            name: Plan.model_validate(
+                {
+                    **member.plan,
+                    "purpose": self.purpose,
+                    "domains": self.domains,
+                    "strata": {
+                        stratum.removeprefix(f"{name} / "): found.model_dump()
+                        for stratum, found in self.strata.items()
+                        if stratum.startswith(f"{name} / ")
+                    },
+                }
+            )
+            for name, member in sorted((self.members or {}).items())
+        }
 
     def curve(self, domain: str) -> Curve:
         """The sampling curve of one domain, its cutoff stretched or its values scaled to meet the budget."""

@@ -143,6 +143,24 @@ def _logistic(x: Floats) -> Floats:
     return np.asarray(np.where(x >= 0, 1.0, e) / (1.0 + e))
 
 
+def natural_log(x: Floats) -> Floats:
+    """ln x by the one sequence of IEEE operations that the manifest format prescribes, as in `_logistic`.
+
+    x = 2**k m with m from sqrt(1/2) to sqrt(2); ln m = 2 artanh s with s = (m - 1) / (m + 1), by the odd series up to
+    s**25 in Horner's form; k times a two-part ln 2 is added at the end.
+    """
+    m, exponent = np.frexp(x)
+    k = exponent.astype(np.float64)
+    low = m < 0.7071067811865476
+    m, k = np.where(low, m * 2.0, m), np.where(low, k - 1.0, k)
+    s = (m - 1.0) / (m + 1.0)
+    squared = s * s
+    series = np.full(s.shape, 1.0 / 25.0)
+    for odd in range(23, 0, -2):
+        series = series * squared + 1.0 / odd
+    return np.asarray(k * 6.93147180369123816490e-01 + (2.0 * s * series + k * 1.90821492927058770002e-10))
+
+
 def merge_weight_units(weights: Sequence[float]) -> Ints:
     """Merge weights of one domain in units of 2**-20, summing to 2**20, by largest remainder."""
     share = np.array(weights, dtype=np.float64)
@@ -270,6 +288,23 @@ def whole_shares(weights: Sequence[float], total: int) -> list[int]:
     return shares
 
 
+def shares_within_room(weights: Sequence[float], room: Sequence[int], total: int) -> list[int]:
+    """Whole numbers in proportion to the weights; who has not as much room gives all of it, and the others share what
+    is missing."""
+    taken, rest = [0] * len(room), total
+    giving = [at for at, weight in enumerate(weights) if weight > 0 and room[at] > 0]
+    while rest and giving:
+        share = dict(zip(giving, whole_shares([weights[at] for at in giving], rest), strict=True))
+        full = [at for at in giving if room[at] <= share[at]]
+        for at in full or giving:
+            taken[at] = room[at] if full else share[at]
+        if not full:
+            break
+        rest -= sum(room[at] for at in full)
+        giving = [at for at in giving if at not in full]
+    return taken
+
+
 @dataclass(frozen=True)
 class Neighbourhood:
     """The copies nearest to a stratum's cut, ascending by (key, hash): `before` tokens precede them all."""
@@ -291,14 +326,14 @@ class Neighbourhood:
         return int(sums[max(reaching - 1, 0)]), int(sums[reaching])
 
 
-def settle(quotas: Sequence[int], known: Sequence[Neighbourhood]) -> list[int] | None:
+def settle(quotas: Sequence[int], known: Sequence[Neighbourhood], missing: int = 0) -> list[int] | None:
     """Tokens that each stratum must have taken: of the two prefixes around its quota the one that leaves less missing
     over all strata so far, the shorter one if both leave as much; what dry strata leave is then offered again.
+    missing: what strata before all of these have left.
 
     None if a prefix lies outside its neighbourhood (a stratum ran dry and others gave far more than their quota).
     """
     taken: list[int] = []
-    missing = 0
     some_dry = False
     for quota, near in zip(quotas, known, strict=True):
         choice = near.around(quota) if quota else (0, 0)

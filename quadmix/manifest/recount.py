@@ -7,7 +7,7 @@ domain in use, and the row ranges of every file. Nothing here shares code with t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from quadmix.errors import VerificationError
 from quadmix.manifest.model import Manifest
 from quadmix.manifest.published_odis import Census, QuantileCounts, ScoreSums, best_component, top_quantile
 from quadmix.manifest.published_plan import Plan
+from quadmix.manifest.published_rules import RULE_KINDS, ScoreCounts, cluster_strata, rule_keys
 from quadmix.manifest.recompute import (
     SPLIT_BITS,
     Curve,
@@ -34,6 +35,7 @@ from quadmix.manifest.recompute import (
     merge_weight_units,
     order_keys,
     score_classes,
+    whole_shares,
 )
 from quadmix.schema import CLUSTER, DOC_HASH, DOMAIN, N_TOKENS, OK, ROW, SHARD, STATUS, score_column
 
@@ -75,6 +77,8 @@ class Judged:
     expected: Floats | None = None
     quality: Floats | None = None
     quantiles: Floats | None = None  # (n, K) of each component, ODiS only
+    # stratum (-1: none) and key in each member of a union that does not take the document though it might
+    passed: tuple[tuple[Ints, Floats], ...] = ()
 
 
 def annotation_paths(manifest: Manifest) -> list[Path]:
@@ -134,7 +138,8 @@ def read_documents(
 
 
 class Judge:
-    """Computes draw, key, step, stratum, rank and expected copies of any document under a manifest's plan.
+    """Computes draw, key, step, stratum, rank and expected copies of any document under a manifest's plan. members: by
+    name, of a union.
 
     For a QuaDMix plan, building one reads the annotations two or three times: histograms of the scores, single scores
     where a histogram bin is crowded, tokens per quality bin.
@@ -143,31 +148,71 @@ class Judge:
     def __init__(self, manifest: Manifest, plan: Plan, paths: Sequence[Path], counted: Tallied) -> None:
         self.plan, self.seed, self.kind, self.criteria = plan, manifest.seed, plan.kind, plan.criteria
         self.domains = plan.domains
-        self.cluster_codes = None if plan.outcome is None else {one.name: one.code for one in plan.outcome.clusters}
+        self.cluster_codes = _cluster_codes(plan)
         self.domain_tokens = [counted.domains[name][1] for name in self.domains]
-        self.strata = ["pool"] if self.kind in ("natural", "topk") else self.domains
+        by_domain = self.kind in ("quadmix", "uniform", "weights") or plan.domain_quotas is not None
+        self.strata = self.domains if by_domain else ["pool"]
+        self.members: dict[str, Judge] = {}
+        self.score_counts: list[ScoreCounts] = []
         if self.kind == "quadmix":
             self._fit_quadmix(paths, [counted.domains[name][0] for name in self.domains])
         elif self.kind == "quad":
             self._fit_quad(paths)
         elif self.kind == "odis":
             self._fit_odis(paths)
+        elif self.kind == "cluster_quality":
+            self._fit_clusters(paths)
+        elif self.kind == "criteria_mix" or plan.rule.least_quantile is not None:
+            self.score_counts = self._count_scores(paths)
+        elif self.kind == "union":
+            self.members = {name: Judge(manifest, own, paths, counted) for name, own in plan.member_plans().items()}
+            self.strata = [f"{name} / {stratum}" for name, own in self.members.items() for stratum in own.strata]
 
     def __call__(self, documents: Documents) -> Judged:
         n = documents.hash.size
         if self.kind == "quadmix":
             return self._judge_quadmix(documents)
         draw = draws(documents.hash, self.seed, self.plan.purpose)
+        if self.kind == "union":
+            return self._judge_union(documents, draw)
+        once = np.full(n, np.inf)
         if self.kind == "quad":
-            return Judged(self._stratum_of_cluster(documents), draw, draw, np.full(n, np.inf))
+            return Judged(self._stratum_of_cluster(documents), draw, draw, once)
         if self.kind == "odis":
             return self._judge_odis(documents, draw)
-        if self.kind == "topk":
-            key = -documents.scores[0].astype(np.float64)
-            return Judged(np.zeros(n, dtype=np.int64), draw, key, np.full(n, np.inf))
-        if self.kind == "natural":
-            return Judged(np.zeros(n, dtype=np.int64), draw, draw, np.ones(n))
-        return Judged(documents.domain, draw, draw, np.ones(n))
+        if self.kind in RULE_KINDS:
+            key = rule_keys(self.kind, self.plan.rule, draw, documents.scores, self.score_counts)
+            return Judged(self._stratum_of_rule(documents), draw, key, once)
+        stratum = np.zeros(n, dtype=np.int64) if self.kind == "natural" else documents.domain
+        return Judged(stratum, draw, draw, np.ones(n))
+
+    def _stratum_of_rule(self, documents: Documents) -> Ints:
+        if self.kind == "cluster_quality":
+            return self._stratum_of_cluster(documents)
+        place = documents.domain if self.plan.domain_quotas is not None else np.zeros_like(documents.domain)
+        if self.kind != "threshold":
+            return place
+        assert self.plan.rule.least_score is not None
+        return np.where(documents.scores[0].astype(np.float64) >= self.plan.rule.least_score, place, -1)
+
+    def _judge_union(self, documents: Documents, draw: Floats) -> Judged:
+        """The first member whose cut a document is before takes it; what nobody takes counts as the last one's."""
+        n = draw.size
+        stratum, key, free = np.full(n, -1, dtype=np.int64), np.full(n, np.inf), np.ones(n, dtype=bool)
+        start, passed = 0, []
+        for member in self.members.values():
+            mine = [self.criteria.index(name) for name in member.criteria]
+            own = member(replace(documents, scores=tuple(documents.scores[column] for column in mine)))
+            candidate = free & (own.stratum >= 0) & np.isfinite(own.key)
+            cuts = [member.plan.strata[name].cut for name in member.strata]
+            cut_key = np.array([cut for cut, _ in cuts])[own.stratum]
+            cut_hash = np.array([number for _, number in cuts], dtype=np.uint64)[own.stratum]
+            inside = (own.key < cut_key) | ((own.key == cut_key) & (documents.hash <= cut_hash))
+            stratum, key = np.where(candidate, start + own.stratum, stratum), np.where(candidate, own.key, key)
+            passed.append((np.where(candidate & ~inside, start + own.stratum, -1), own.key))
+            free &= ~(candidate & inside)
+            start += len(member.strata)
+        return Judged(stratum, draw, key, np.full(n, np.inf), passed=tuple(passed))
 
     def _judge_quadmix(self, documents: Documents) -> Judged:
         cell, quality = self._cells(documents)
@@ -182,10 +227,21 @@ class Judge:
 
     def quotas(self, budget: int) -> list[float]:
         """Tokens that each stratum should get; a QuaDMix quota is rounded to a whole number next to it."""
-        if self.kind in ("natural", "topk"):
-            return [float(budget)]
-        if self.kind in ("quad", "odis"):
+        if self.kind == "union":
+            assert self.plan.members is not None
+            budgets = [self.plan.members[name].budget for name in self.members]
+            return [
+                quota for own, part in zip(self.members.values(), budgets, strict=True) for quota in own.quotas(part)
+            ]
+        if self.kind in ("quad", "odis", "cluster_quality"):
             return [float(quota) for quota in self.cell_quotas]
+        if self.plan.domain_quotas is not None:
+            return [float(self.plan.domain_quotas[name]) for name in self.domains]
+        if self.kind == "natural" or self.kind in RULE_KINDS:
+            return [float(budget)]
+        if self.kind == "weights":
+            assert self.plan.weights is not None
+            return [float(quota) for quota in whole_shares([self.plan.weights[name] for name in self.domains], budget)]
         if self.kind == "uniform":
             reach = [tokens * self.plan.max_copies for tokens in self.domain_tokens]
             return [float(quota) for quota in equal_quotas(reach, budget)]
@@ -222,6 +278,28 @@ class Judge:
         self.place = np.full((len(self.domains), max(name_of) + 1), -1, dtype=np.int64)
         for place, name in enumerate(self.strata):
             for domain, code in strata[name]:
+                self.place[self.domains.index(domain), code] = place
+
+    def _fit_clusters(self, paths: Sequence[Path]) -> None:
+        """Strata are clusters, or the clusters of each domain that has documents of them, by name."""
+        clusters = self.plan.rule.clusters
+        assert clusters is not None
+        self.cluster_names = cluster_names(paths)
+        cells: dict[tuple[str, int], int] = {}
+        for documents in self._read(paths):
+            assert documents.cluster is not None
+            known = documents.cluster >= 0
+            found = _sum_by(documents.domain[known] << 32 | documents.cluster[known], documents.tokens[known])
+            for cell, tokens in zip(*map(np.ndarray.tolist, found), strict=True):
+                at = self.domains[cell >> 32], cell & (1 << 32) - 1
+                cells[at] = cells.get(at, 0) + tokens
+        budget = sum(stratum.quota for stratum in self.plan.strata.values())
+        strata = cluster_strata(clusters, cells, self.plan.domain_quotas, budget)
+        self.strata = sorted(strata)
+        self.cell_quotas = [strata[name][1] for name in self.strata]
+        self.place = np.full((len(self.domains), len(clusters)), -1, dtype=np.int64)
+        for place, name in enumerate(self.strata):
+            for domain, code in strata[name][0]:
                 self.place[self.domains.index(domain), code] = place
 
     def _stratum_of_cluster(self, documents: Documents) -> Ints:
@@ -306,6 +384,12 @@ class Judge:
             self.stratum_tokens.append(whole if interval else float((tokens[first:last] * expected).sum()))
 
     def _fit_classes(self, paths: Sequence[Path]) -> list[ScoreClasses]:
+        return [
+            score_classes(one.coarse, one.docs, one.tokens, one.single, one.single_tokens, self.plan.normalise)
+            for one in self._count_scores(paths)
+        ]
+
+    def _count_scores(self, paths: Sequence[Path]) -> list[ScoreCounts]:
         size, n = 1 << (32 - SPLIT_BITS), len(self.criteria)
         docs, tokens = np.zeros((n, size), dtype=np.int64), np.zeros((n, size), dtype=np.int64)
         for documents in self._read(paths):
@@ -324,10 +408,7 @@ class Judge:
                     counts = np.concatenate([single[column][1], documents.tokens[inside]])
                     single[column] = _sum_by(merged, counts)
         used = [np.flatnonzero(docs[column]) for column in range(n)]
-        return [
-            score_classes(used[c], docs[c, used[c]], tokens[c, used[c]], *single[c], self.plan.normalise)
-            for c in range(n)
-        ]
+        return [ScoreCounts(used[c], docs[c, used[c]], tokens[c, used[c]], *single[c]) for c in range(n)]
 
     def _count_cells(self, paths: Sequence[Path]) -> tuple[Ints, Ints]:
         """(cells in use ascending, tokens): cell = domain << 18 | quality bin."""
@@ -355,6 +436,28 @@ class Judge:
             yield from read_documents(path, self.domains, self.criteria, self.cluster_codes)
 
 
+def _cluster_codes(plan: Plan) -> dict[str, int] | None:
+    """Code of each cluster that a plan, or a member of it, is about; None where it is about none."""
+    if plan.outcome is not None:
+        return {one.name: one.code for one in plan.outcome.clusters}
+    if plan.rule.clusters is not None:
+        return {name: code for code, name in enumerate(plan.rule.clusters)}
+    own = [_cluster_codes(member) for member in plan.member_plans().values()]
+    return next((codes for codes in own if codes is not None), None)
+
+
+def cluster_names(paths: Sequence[Path]) -> list[str]:
+    """The clusters of all documents of status ok, sorted."""
+    found: set[str] = set()
+    for path in paths:
+        for table in _row_groups(path, (STATUS, CLUSTER)):
+            names, status = _codes(table[STATUS])
+            clusters, cluster = _codes(table[CLUSTER])
+            ok = status == names.index(OK) if OK in names else np.zeros(status.size, dtype=bool)
+            found.update(str(clusters[code]) for code in np.unique(cluster[ok]).tolist() if code >= 0)
+    return sorted(found)
+
+
 def _row_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -374,7 +477,7 @@ def _codes(column: pa.ChunkedArray) -> tuple[list[Any], Ints]:
 def _clusters(table: pa.Table, path: Path, codes: Mapping[str, int]) -> Ints:
     if CLUSTER not in table.column_names:
         raise VerificationError(
-            f"{path}: the annotations of a Quad manifest have no clusters; rerun `quadmix annotate`"
+            f"{path}: the annotations have no clusters, which this manifest is about; rerun `quadmix annotate`"
         )
     names, index = _codes(table[CLUSTER])
     known = np.array([*(codes.get(str(name), -1) for name in names), -1], dtype=np.int64)  # the last for null

@@ -29,7 +29,7 @@ from quadmix.manifest.findings import Verification
 from quadmix.manifest.model import MANIFEST_NAME, Artefact, Manifest, Part, Share, Tally
 from quadmix.manifest.neighbours import NearestCopies
 from quadmix.manifest.published_plan import Plan
-from quadmix.manifest.recompute import Floats, Ints, Neighbourhood, id_hashes, settle
+from quadmix.manifest.recompute import Floats, Ints, Neighbourhood, id_hashes, settle, whole_shares
 from quadmix.manifest.recount import (
     Documents,
     Judge,
@@ -178,8 +178,9 @@ class _Comparison:
     def run(self) -> None:
         if not self._check_columns():
             return
-        if self.judge.kind == "odis":
-            self._check_components()  # before the rows, every one of which a wrong component would move
+        for judge, place, budget in self._judges():
+            if judge.kind == "odis":
+                self._check_components(judge, place, budget)  # before the rows, all of which a wrong one would move
         segments = self._segments()
         for number, path in enumerate(self.paths):
             self._check_annotation_file(path, segments.get(number, []))
@@ -369,7 +370,11 @@ class _Comparison:
 
     def _remember_neighbours(self, documents: Documents, judged: Judged, copies: Ints) -> None:
         rows = np.flatnonzero((judged.stratum >= 0) & np.isfinite(judged.key) & (copies == 0))
-        self.above.add(judged.stratum[rows], judged.key[rows], documents.hash[rows], documents.tokens[rows])
+        if not judged.passed:
+            self.above.add(judged.stratum[rows], judged.key[rows], documents.hash[rows], documents.tokens[rows])
+        for stratum, key in judged.passed:
+            rows = np.flatnonzero(stratum >= 0)
+            self.above.add(stratum[rows], key[rows], documents.hash[rows], documents.tokens[rows])
 
     # --------------------------------------------------------------------------------- the whole
 
@@ -442,8 +447,12 @@ class _Comparison:
             expected = sum(self.judge.closed_form)
             if abs(expected - budget) > TOLERANCE * budget:
                 report(MANIFEST_NAME, None, None, "plan.multiplier", f"{expected} expected tokens", budget)
-        if self.judge.kind == "quad":
-            self._check_clusters()
+        for judge, place, _ in self._judges():
+            if judge.kind == "quad":
+                self._check_clusters(judge, place)
+            self._check_rule(judge, place)
+        self._check_members()
+        self._check_domain_quotas()
         slack = 0.0 if self.exact else 1.0 + TOLERANCE * budget
         for name, quota, own in zip(self.judge.strata, quotas, self.judge.quotas(budget), strict=True):
             if abs(quota - own) > slack:
@@ -457,25 +466,57 @@ class _Comparison:
         if rows_agree:
             self._check_prefixes(quotas)
 
-    def _check_clusters(self) -> None:
+    def _judges(self) -> list[tuple[Judge, str, int]]:
+        """(judge, its place in the manifest, tokens asked of it): the plan, or each member of a union."""
+        if self.judge.kind != "union":
+            return [(self.judge, "plan", self.manifest.requested_tokens)]
+        told = self.judge.plan.members or {}
+        return [(judge, f"plan.members.{name}.plan", told[name].budget) for name, judge in self.judge.members.items()]
+
+    def _check_clusters(self, judge: Judge, place: str) -> None:
         """What the plan says of clusters follows from their benefits and the annotations."""
-        plan = self.judge.plan
+        plan = judge.plan
         assert plan.outcome is not None
-        for cluster, name, found, own in plan.outcome.problems(self.judge.cluster_cells):
-            self.outcome.add(MANIFEST_NAME, None, None, f"plan.outcome.clusters.{cluster}.{name}", found, own)
-        self._check_domain_quotas()
-        for name, before, after in _differences("plan.fill", plan.fill or {}, self.judge.cell_fill):
+        for cluster, name, found, own in plan.outcome.problems(judge.cluster_cells):
+            self.outcome.add(MANIFEST_NAME, None, None, f"{place}.outcome.clusters.{cluster}.{name}", found, own)
+        for name, before, after in _differences(f"{place}.fill", plan.fill or {}, judge.cell_fill):
             self.outcome.add(MANIFEST_NAME, None, None, name, before, after)
 
-    def _check_components(self) -> None:
+    def _check_components(self, judge: Judge, place: str, budget: int) -> None:
         """What the plan says of components follows from the scores."""
-        fit = self.judge.plan.odis
+        fit = judge.plan.odis
         assert fit is not None
-        for name, found, own in fit.problems(self.judge.score_sums, self.judge.census):
-            self.outcome.add(MANIFEST_NAME, None, None, f"plan.odis.{name}", found, own)
-        if fit.budget != self.manifest.requested_tokens:
-            self.outcome.add(MANIFEST_NAME, None, None, "plan.odis.budget", fit.budget, self.manifest.requested_tokens)
-        self._check_domain_quotas()
+        for name, found, own in fit.problems(judge.score_sums, judge.census):
+            self.outcome.add(MANIFEST_NAME, None, None, f"{place}.odis.{name}", found, own)
+        if fit.budget != budget:
+            self.outcome.add(MANIFEST_NAME, None, None, f"{place}.odis.budget", fit.budget, budget)
+
+    def _check_rule(self, judge: Judge, place: str) -> None:
+        """What a rule found out about the pool follows from the annotations."""
+        rule = judge.plan.rule
+        if rule.least_quantile is not None:
+            own = judge.score_counts[0].score_at(rule.least_quantile)
+            if rule.least_score != own:
+                self.outcome.add(MANIFEST_NAME, None, None, f"{place}.rule.least_score", rule.least_score, own)
+        if rule.clusters is not None and rule.clusters != judge.cluster_names:
+            found, own_names = rule.clusters, judge.cluster_names
+            self.outcome.add(MANIFEST_NAME, None, None, f"{place}.rule.clusters", found, own_names)
+
+    def _check_members(self) -> None:
+        """Members share the budget, and every domain's quota, by their shares."""
+        told = self.judge.plan.members or {}
+        names = list(self.judge.members)
+        shares = [told[name].share for name in names]
+        for name, own in zip(names, whole_shares(shares, self.manifest.requested_tokens), strict=True):
+            if told[name].budget != own:
+                column = f"plan.members.{name}.budget"
+                self.outcome.add(MANIFEST_NAME, None, None, column, told[name].budget, own)
+        for domain, quota in (self.judge.plan.domain_quotas or {}).items():
+            for name, own in zip(names, whole_shares(shares, quota) if names else [], strict=True):
+                found = (self.judge.members[name].plan.domain_quotas or {}).get(domain)
+                if found != own:
+                    column = f"plan.members.{name}.plan.domain_quotas.{domain}"
+                    self.outcome.add(MANIFEST_NAME, None, None, column, found, own)
 
     def _check_domain_quotas(self) -> None:
         for domain, quota in (self.judge.plan.domain_quotas or {}).items():
@@ -492,7 +533,7 @@ class _Comparison:
             before = int(self.taken[index]) - int(below.tokens.sum())
             tokens = np.concatenate([below.tokens, above.tokens])
             known.append(Neighbourhood(before, tokens, before == 0, above.complete))
-        wanted = settle(quotas, known)
+        wanted = self._settled(quotas, known)
         if wanted is None:
             # strata ran dry and others gave far more than their own quota: only the total can be judged
             half = max([int(self.below.of(i).tokens.max(initial=0)) for i in range(len(quotas))], default=0) / 2
@@ -505,6 +546,20 @@ class _Comparison:
             if found != own and not self._close_call(index):
                 column = f"plan.strata.{name}: tokens of the prefix nearest to the quota"
                 self.outcome.add(MANIFEST_NAME, None, None, column, found, own)
+
+    def _settled(self, quotas: Sequence[int], known: Sequence[Neighbourhood]) -> list[int] | None:
+        """What every stratum must have taken; the members of a union settle one after the other."""
+        groups = [len(judge.strata) for judge in self.judge.members.values()] or [len(quotas)]
+        wanted: list[int] = []
+        missing = 0
+        for size in groups:
+            mine = slice(len(wanted), len(wanted) + size)
+            settled = settle(quotas[mine], known[mine], missing)
+            if settled is None:
+                return None
+            missing += sum(quotas[mine]) - sum(settled)
+            wanted += settled
+        return wanted
 
     def _close_call(self, stratum: int) -> bool:
         """Whether the first copy that is out is within tolerance of the last one that is in."""

@@ -1,26 +1,28 @@
-"""The mixtures that every proposal must beat, as plans: natural, uniform domains, top-k by one score."""
+"""Mixtures that need no search, as plans: natural, uniform domains, given domain weights, top-k by one score."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.core.budget import capped_shares
-from quadmix.errors import BudgetError
-from quadmix.selectors.base import DocBatch, TakenOnce, Window
+from quadmix.core.budget import capped_shares, whole_shares
+from quadmix.errors import BudgetError, ConfigError
+from quadmix.selectors.base import DocBatch, Window
+from quadmix.selectors.rules import WHOLE_POOL, RulePlan, TopK, rule_plan
 
-_WHOLE_POOL = ("pool",)
+_SHOWN = 20  # domains that a message lists
 
 
 @dataclass(frozen=True)
 class RandomPlan:
-    """Documents in the order of their draws: over the whole pool (`natural`) or to equal quotas a domain (`uniform`).
+    """Documents in the order of their draws: over the whole pool (`natural`), to equal quotas a domain (`uniform`) or
+    to quotas by given domain weights (`weights`).
 
-    A copy's key is u + k, so every document is taken once before any is taken twice.
+    A copy's key is u + k, so every document is taken once before any is taken twice. weights: of the strata.
     """
 
     selector: str
@@ -28,6 +30,7 @@ class RandomPlan:
     stratum_quotas: tuple[int, ...]
     max_copies: int
     criteria: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -38,7 +41,7 @@ class RandomPlan:
         return dict(enumerate(self.stratum_quotas))
 
     def stratum(self, batch: DocBatch) -> NDArray[np.int32]:
-        if self.strata == _WHOLE_POOL and self.selector == "natural":
+        if self.strata == WHOLE_POOL and self.selector == "natural":
             return np.zeros(len(batch), dtype=np.int32)
         return batch.domain.astype(np.int32, copy=False)
 
@@ -55,50 +58,14 @@ class RandomPlan:
         return None
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.selector, "criteria": list(self.criteria), "max_copies": self.max_copies}
-
-
-@dataclass(frozen=True)
-class TopKPlan(TakenOnce):
-    """The best documents of the whole pool by one score, each once."""
-
-    criterion: str
-    budget: int
-
-    @property
-    def selector(self) -> str:
-        return "topk"
-
-    @property
-    def criteria(self) -> tuple[str, ...]:
-        return (self.criterion,)
-
-    @property
-    def clusters(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def strata(self) -> tuple[str, ...]:
-        return _WHOLE_POOL
-
-    @property
-    def quotas(self) -> Mapping[int, int]:
-        return {0: self.budget}
-
-    def stratum(self, batch: DocBatch) -> NDArray[np.int32]:
-        return np.zeros(len(batch), dtype=np.int32)
-
-    def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        return -batch.scores[:, 0].astype(np.float64)
-
-    def describe(self) -> dict[str, Any]:
-        return {"kind": "topk", "criteria": [self.criterion], "max_copies": 1}
+        told = {"weights": dict(zip(self.strata, self.weights, strict=True))} if self.weights else {}
+        return {"kind": self.selector, "criteria": list(self.criteria), "max_copies": self.max_copies, **told}
 
 
 def natural_plan(domain_tokens: NDArray[np.int64], budget: int, max_copies: int) -> RandomPlan:
     """A random sample of the pool of `budget` tokens. domain_tokens: (n_domains,)."""
     _check(domain_tokens, budget, max_copies)
-    return RandomPlan("natural", _WHOLE_POOL, (budget,), max_copies)
+    return RandomPlan("natural", WHOLE_POOL, (budget,), max_copies)
 
 
 def uniform_plan(
@@ -111,10 +78,46 @@ def uniform_plan(
     return RandomPlan("uniform", domains, tuple(int(quota) for quota in quotas), max_copies)
 
 
-def topk_plan(criterion: str, domain_tokens: NDArray[np.int64], budget: int) -> TopKPlan:
-    """The `budget` best tokens by one score."""
-    _check(domain_tokens, budget, 1)
-    return TopKPlan(criterion, budget)
+def weights_plan(
+    weights: Mapping[str, float],
+    domains: Sequence[str],
+    domain_tokens: NDArray[np.int64],
+    budget: int,
+    max_copies: int,
+) -> RandomPlan:
+    """Random documents of every domain, by given weights: what RegMix (arXiv 2407.01492) trains on.
+
+    weights: by domain, proportions; a domain without one gives nothing. Raises ConfigError for a domain that the pool
+    does not have, BudgetError where a domain cannot give its share at `max_copies`, with all such domains.
+    """
+    unknown = sorted(name for name, weight in weights.items() if weight > 0 and name not in domains)
+    if unknown:
+        raise ConfigError(
+            f"select.weights: found {', '.join(unknown)}, but the pool has no documents of that name; its domains are "
+            f"{', '.join(domains)}"
+        )
+    found = np.array([weights.get(name, 0.0) for name in domains])
+    if not found.sum() > 0:
+        raise ConfigError(f"select.weights: found no weight above 0 among the pool's domains, {', '.join(domains)}")
+    quotas = whole_shares(found, budget)
+    short = [
+        f"{name} {quota:,} of {tokens:,}"
+        for name, quota, tokens in zip(domains, quotas.tolist(), domain_tokens.tolist(), strict=True)
+        if quota > tokens * max_copies
+    ]
+    if short:
+        listed = "; ".join(short[:_SHOWN]) + (f"; and {len(short) - _SHOWN} more" if len(short) > _SHOWN else "")
+        raise BudgetError(
+            f"select.weights: with a budget of {budget:,} tokens they ask domains for more than {max_copies} copies of "
+            f"what these hold (tokens asked of tokens held: {listed}). Lower the budget or these weights, or raise "
+            "mixture.max_copies"
+        )
+    return RandomPlan("weights", tuple(domains), tuple(quotas.tolist()), max_copies, weights=tuple(found.tolist()))
+
+
+def topk_plan(criterion: str, domain_tokens: NDArray[np.int64], budget: int) -> RulePlan:
+    """The `budget` best tokens by one score, whatever their domain."""
+    return rule_plan(TopK(criterion), budget, int(domain_tokens.sum()))
 
 
 def _check(domain_tokens: NDArray[np.int64], budget: int, max_copies: int) -> None:

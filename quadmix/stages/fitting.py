@@ -59,6 +59,23 @@ def merge_histogram(first: TokenHistogram, second: TokenHistogram) -> TokenHisto
     return first.merge(second)
 
 
+def score_histograms(
+    engine: Engine, packs: Sequence[Sequence[str]], summary: PoolSummary, criteria: Sequence[str]
+) -> tuple[Histograms, Histograms]:
+    """(coarse, exact in over-full bins) histogram of each score of the pool; a pass only where bins are over-full."""
+    sketches = tuple(summary.sketches[summary.criteria.index(name)] for name in criteria)
+    heavy = tuple(heavy_bins(sketch) for sketch in sketches)
+    fine = [TokenHistogram.empty() for _ in sketches]
+    split = [index for index, bins in enumerate(heavy) if bins.size]
+    if split:
+        reader = RowReader(summary.domains, tuple(criteria[index] for index in split), hashes=False)
+        task = FineTask(reader, engine.share(tuple(heavy[index] for index in split)))
+        found = engine.reduce(task, packs, merge_histograms, label="score maps")
+        for index, histogram in zip(split, found, strict=True):
+            fine[index] = histogram
+    return sketches, tuple(fine)
+
+
 def fit_score_maps(
     engine: Engine, packs: Sequence[Sequence[str]], summary: PoolSummary, mixture: MixtureConfig
 ) -> tuple[ScoreMap, ...]:
@@ -68,16 +85,7 @@ def fit_score_maps(
         raise ConfigError(
             f"mixture.criteria: {', '.join(missing)} not among the annotated scores ({', '.join(summary.criteria)})"
         )
-    sketches = [summary.sketches[summary.criteria.index(name)] for name in mixture.criteria]
-    heavy = tuple(heavy_bins(sketch) for sketch in sketches)
-    fine = [TokenHistogram.empty() for _ in sketches]
-    split = [index for index, bins in enumerate(heavy) if bins.size]
-    if split:
-        reader = RowReader(summary.domains, tuple(mixture.criteria[index] for index in split), hashes=False)
-        task = FineTask(reader, engine.share(tuple(heavy[index] for index in split)))
-        found = engine.reduce(task, packs, merge_histograms, label="score maps")
-        for index, histogram in zip(split, found, strict=True):
-            fine[index] = histogram
+    sketches, fine = score_histograms(engine, packs, summary, mixture.criteria)
     return tuple(
         fit_score_map(name, sketch, exact, mixture.normalise)
         for name, sketch, exact in zip(mixture.criteria, sketches, fine, strict=True)

@@ -28,18 +28,20 @@ from quadmix.config import (
     PerplexityScorerConfig,
     RarityScorerConfig,
     RunConfig,
+    SelectConfig,
     TrainedModelConfig,
 )
-from quadmix.core.summary import PoolSummary
+from quadmix.core.sketch import order_key
+from quadmix.core.summary import COARSE_SHIFT, PoolSummary
 from quadmix.engine.local import usable_cores
-from quadmix.errors import BudgetError, ConfigError, InputError
+from quadmix.errors import ConfigError, InputError
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
 from quadmix.pool.readers import read_unit
 from quadmix.pool.storage import open_input
 from quadmix.pool.units import InputFile, Unit
 from quadmix.scorers.tokens import load_tokenizer
-from quadmix.selectors.baselines import uniform_plan
+from quadmix.selectors.baselines import uniform_plan, weights_plan
 from quadmix.selectors.quad_plan import check_holdings
 from quadmix.stages.annotate import SUMMARY_FILE
 from quadmix.stages.annotate_identity import stage_parts
@@ -48,6 +50,7 @@ from quadmix.stages.quad.foreign_model import check_folder
 from quadmix.stages.quad.store import stored_fraction
 from quadmix.stages.records import StageRecord, current, stage_directory
 from quadmix.stages.targets import load_targets
+from quadmix.stages.weights_file import read_weights
 
 _SAMPLE_UNITS = 4
 _SAMPLE_BYTES = 500_000
@@ -128,8 +131,8 @@ def make_estimate(config: RunConfig) -> Estimate:
     documents, tokens = seen.documents, seen.tokens
     if done is not None:
         documents, tokens = int(done.summary["ok_docs"]), int(done.summary["ok_tokens"])
-    quad = config.select.selector == "quad"
-    # clusters and components give each document once
+    quad = "quad" in config.select.selectors
+    # selectors give each document once
     cap = config.mixture.max_copies if config.select.selector == "mixture" else 1
     if config.mixture.budget > tokens * cap:
         problems.append(
@@ -137,7 +140,7 @@ def make_estimate(config: RunConfig) -> Estimate:
             f"{'' if done else 'about '}{tokens:,}, {tokens * cap:,} with every document at {cap} copies"
         )
     elif done is not None:
-        problems += _constraint_problems(config, done) + _quad_problems(config, done)
+        problems += _constraint_problems(config, done) + quota_problems(config, done)
     seconds, proxies, proxy_tokens = {"annotate": _annotate_seconds(config, seen) / workers}, 0, 0
     search = config.search
     if search is not None and config.select.mixture in ("winner", "proposal"):
@@ -155,9 +158,10 @@ def make_estimate(config: RunConfig) -> Estimate:
         advice += _foreign_model(config, problems)
         if not problems:
             seconds["quad"] = _quad_seconds(config, seen, documents, fraction, workers)
-    if config.select.selector == "odis":
+    if "odis" in config.select.selectors:
         seconds["odis"] = documents * _ODIS_SECONDS * len(config.odis.dimensions) / workers + 1.0
-    seconds["select"] = documents * 4e-6 / workers + 1.0
+    passes = 1.0 + 0.5 * len(config.select.union)  # a union is cut member by member
+    seconds["select"] = documents * 4e-6 * passes / workers + 1.0
     return Estimate(
         tuple(problems), inventory.warnings, len(inventory.files), len(units),
         sum(file.size for file in inventory.files), documents, tokens, done is not None, config.mixture.budget,
@@ -177,17 +181,42 @@ def _constraint_problems(config: RunConfig, done: StageRecord) -> list[str]:
     return []
 
 
-def _quad_problems(config: RunConfig, done: StageRecord) -> list[str]:
-    """A domain that holds less than a uniform mixture asks of it; what a theta asks is known once its ranks are."""
-    if config.select.selector != "quad" or config.select.mixture != "uniform":
-        return []
+def quota_problems(config: RunConfig, done: StageRecord) -> list[str]:
+    """Domains that hold less than `weights`, or a uniform mixture, ask of them, and thresholds; what a theta asks is
+    known once its ranks are."""
+    asked = config.select
+    cap = config.mixture.max_copies if asked.selector == "mixture" else 1
     summary = PoolSummary.load(str(stage_directory(Path(config.output), "annotate", done.fingerprint) / SUMMARY_FILE))
-    plan = uniform_plan(summary.domains, summary.tokens, config.mixture.budget, config.mixture.max_copies)
+    pool, budget = (summary.domains, summary.tokens), config.mixture.budget
     try:
-        check_holdings(summary.domains, plan.stratum_quotas, summary.tokens.tolist())
-    except BudgetError as error:
-        return [str(error)]
-    return []
+        if asked.weights is not None:
+            weights_plan(read_weights(asked.weights)[0], *pool, budget, cap)
+        elif asked.mixture == "uniform" and asked.selector != "mixture":
+            plan = uniform_plan(*pool, budget, config.mixture.max_copies)
+            check_holdings(summary.domains, plan.stratum_quotas, summary.tokens.tolist())
+    except ConfigError as error:
+        return error.problems
+    return _threshold_problems(asked, summary, budget)
+
+
+def _threshold_problems(asked: SelectConfig, summary: PoolSummary, budget: int) -> list[str]:
+    """A threshold that surely lets too little pass: by the pool's sketch, so to one bin of scores."""
+    if asked.threshold is None or asked.criterion not in summary.criteria:
+        return []
+    sketch = summary.sketches[summary.criteria.index(asked.criterion)]
+    if asked.threshold.least_score is not None:
+        least = order_key(np.array([asked.threshold.least_score], dtype=np.float32)) >> np.uint32(COARSE_SHIFT)
+        first = int(np.searchsorted(sketch.bins, int(least[0])))
+    else:
+        assert asked.threshold.least_quantile is not None
+        first = int(np.searchsorted(np.cumsum(sketch.tokens), asked.threshold.least_quantile * sketch.total_tokens))
+    passing = int(sketch.tokens[first:].sum())
+    if budget <= passing:
+        return []
+    return [
+        f"select.threshold: at most {passing:,} tokens of the pool pass it, the budget is {budget:,}; lower the "
+        "threshold or the budget"
+    ]
 
 
 def _annotated(config: RunConfig, files: Sequence[InputFile]) -> StageRecord | None:

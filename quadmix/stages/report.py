@@ -31,6 +31,7 @@ from quadmix.stages import figures
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.first_fidelity import counts_in_words
 from quadmix.stages.page import Page, Section, Table
+from quadmix.stages.rule_sections import rule_sections
 from quadmix.stages.selector_sections import selector_sections
 
 _SHOWN_ABOVE = ("strata", "outcome", "odis")  # of the plan, in sections of their own
@@ -49,7 +50,7 @@ def write_report(
         ) from missing
     template = resources.files("quadmix.stages").joinpath("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    chosen = selector_sections(config, manifest)
+    chosen = selector_sections(config, manifest) + rule_sections(manifest, annotated.summary)
     page = make_page(annotated.summary, annotated.record.summary, search, manifest, chosen)
     html = environment.from_string(template).render(vars(page))
     path = Path(config.output) / "report.html"
@@ -91,7 +92,7 @@ def make_page(
                 "plan": {
                     key: value
                     for key, value in manifest.plan.items()
-                    if key not in ("strata", "outcome", "odis", "fill")
+                    if key not in ("strata", "outcome", "odis", "fill", "members")
                 },
                 "inputs": [vars(entry) for entry in manifest.inputs],
                 "software": manifest.software,

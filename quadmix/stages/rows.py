@@ -49,6 +49,11 @@ class RowReader:
         scores = np.empty((table.num_rows, len(self.criteria)), dtype=np.float32, order="F")
         for column, name in enumerate(self.criteria):
             scores[:, column] = _numpy(table[score_column(name)])
+            if not np.isfinite(scores[:, column]).all():
+                raise InputError(
+                    f"{path}: {score_column(name)} holds NaN, infinity or null in a row of status ok, wanted a finite "
+                    "number in each; run annotate again"
+                )
         hashes = _numpy(table[DOC_HASH]) if self.hashes else np.zeros(table.num_rows, dtype=np.uint64)
         domain = _codes(table[DOMAIN], self.domains, f"{path}: domains")
         if self.clusters and CLUSTER not in table.column_names:

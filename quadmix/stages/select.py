@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from quadmix import __version__
 from quadmix.config import RunConfig, Theta
+from quadmix.config_rules import RuleSettings
 from quadmix.core.budget import Cut, Settled, whole_shares
 from quadmix.engine.base import Engine
 from quadmix.errors import BudgetError, ConfigError, InputError, VerificationError
@@ -37,8 +38,9 @@ from quadmix.schema import DOC_ID, ROW, SHARD
 from quadmix.search.constraints import limits_of, violations
 from quadmix.search.result import SearchResult
 from quadmix.selectors.base import SelectionPlan
-from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan
+from quadmix.selectors.baselines import natural_plan, topk_plan, uniform_plan, weights_plan
 from quadmix.selectors.quad_plan import check_holdings
+from quadmix.selectors.union import UnionPlan, member_budgets, settle_union
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.budgeting import find_cuts
 from quadmix.stages.emit import EmitTask, Emitted
@@ -54,9 +56,13 @@ from quadmix.stages.records import (
     stage_fingerprint,
 )
 from quadmix.stages.rows import RowReader
+from quadmix.stages.rule_fits import RuleFit
 from quadmix.stages.theta_file import read_theta
+from quadmix.stages.union_fit import UnionFit
+from quadmix.stages.weights_file import read_weights
 
 PURPOSE = "select"
+_STAGES = ("quad", "odis")  # selectors that measure in a stage of their own
 # annotation rows that one task of a pass reads, whole files: also about the rows a manifest part is made from
 PACK_ROWS = 500_000
 
@@ -65,19 +71,21 @@ PACK_ROWS = 500_000
 class Choice:
     """Which mixture is published, and why in words."""
 
-    kind: str  # quadmix | natural | uniform | topk | free
+    kind: str  # quadmix | natural | uniform | topk | weights | free
     why: str
     theta: Theta | None = None
     criterion: str | None = None
-    provenance: str | None = None  # of a theta from a file; the manifest's plan says it
+    provenance: str | None = None  # of a theta or weights from a file; the manifest's plan says it
+    weights: Mapping[str, float] | None = None  # of domains
 
 
 class Measured(Protocol):
-    """What a selector's own stage found out about the pool: a plan, with or without the domain quotas of a mixture."""
+    """A selector that knows the pool, by a stage of its own or by what its plan asks for: a plan, with or without the
+    domain quotas of a mixture."""
 
     @property
     def digest(self) -> str:
-        """Of the stage's record."""
+        """Of the stage's record, or of the settings from which all follows."""
         ...
 
     def alone(self) -> SelectionPlan: ...
@@ -98,10 +106,11 @@ def select(
     choice = choose(config, search)
     progress.say(f"select: {choice.why}")
     quotas = None
-    if config.select.selector != "mixture" and choice.kind != "free" and current(root, config.select.selector) is None:
+    measuring = [name for name in config.select.selectors if name in _STAGES and current(root, name) is None]
+    if measuring and choice.kind != "free":
         # found before the stage measures, which takes far longer
         quotas = quotas_within(config, engine, annotated, choice)
-    measured = _measured(config, engine, progress, annotated)
+    measured = measured_by(config, engine, progress, annotated)
     parts = _identity(config, annotated, choice, measured)
     reuse = find(root, "select", parts)
     progress.say(reuse.why)
@@ -109,12 +118,7 @@ def select(
     record = reuse.record
     if record is None:
         assert directory is not None
-        if measured is None:
-            plan = make_plan(config, engine, packs(annotated.files), annotated, choice)
-        elif choice.kind == "free":
-            plan = measured.alone()
-        else:
-            plan = measured.within(quotas or quotas_within(config, engine, annotated, choice))
+        plan = plan_for(config, engine, annotated, choice, measured, quotas)
         record = run_plan(config, engine, annotated, plan, directory, parts, choice.provenance)
     if reuse.record is None:
         commit(root, record)
@@ -129,17 +133,70 @@ def select(
     return published
 
 
-def _measured(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> Measured | None:
-    """What the selector's stage finds, None where the mixture alone decides."""
-    if config.select.selector == "quad":
+def plan_for(
+    config: RunConfig,
+    engine: Engine,
+    annotated: Annotated,
+    choice: Choice,
+    measured: Measured | None,
+    quotas: tuple[int, ...] | None = None,
+) -> SelectionPlan:
+    """The plan of what was chosen. measured: of `measured_by`; quotas: of domains, where they are known already."""
+    if measured is None:
+        return make_plan(config, engine, packs(annotated.files), annotated, choice)
+    if choice.kind == "free":
+        return measured.alone()
+    return measured.within(quotas or quotas_within(config, engine, annotated, choice))
+
+
+def measured_by(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> Measured | None:
+    """The selector, None where the mixture alone decides."""
+    selector = config.select.selector
+    if selector == "mixture":
+        return None
+    if selector == "union":
+        return _union(config, engine, progress, annotated)
+    return _one_selector(config, selector, config.select, engine, progress, annotated)
+
+
+def _one_selector(
+    config: RunConfig,
+    selector: str,
+    settings: RuleSettings,
+    engine: Engine,
+    progress: Progress,
+    annotated: Annotated,
+) -> Measured:
+    if selector == "quad":
         from quadmix.stages.quad.stage import measure
 
         return measure(config, engine, progress, annotated)
-    if config.select.selector == "odis":
+    if selector == "odis":
         from quadmix.stages.odis.stage import measure as fit
 
         return fit(config, engine, progress, annotated)
-    return None
+    return RuleFit(selector, settings, config.mixture.budget, engine, packs(annotated.files), annotated.summary)
+
+
+def _union(config: RunConfig, engine: Engine, progress: Progress, annotated: Annotated) -> UnionFit:
+    """Each member measures for the tokens that its share gives it."""
+    asked, held = sorted(config.select.union.items()), annotated.summary.total_tokens
+    if config.mixture.budget > held:
+        raise BudgetError(
+            f"mixture.budget: asked {config.mixture.budget:,} tokens, the pool holds {held:,} and a union takes each "
+            "document once. Lower the budget"
+        )
+    budgets = member_budgets([member.share for _, member in asked], config.mixture.budget)
+    members = {}
+    for (name, member), budget in zip(asked, budgets.tolist(), strict=True):
+        if not budget:
+            raise BudgetError(
+                f"select.union.{name}: its share is less than one token of {config.mixture.budget:,}; raise the share"
+            )
+        own = config.model_copy(update={"mixture": config.mixture.model_copy(update={"budget": budget})})
+        found = _one_selector(own, member.selector, member, engine, progress, annotated)
+        members[name] = (member.share, member.selector, found)
+    return UnionFit(members, config.mixture.budget, config.seed, PURPOSE, annotated.summary.domains)
 
 
 def choose(config: RunConfig, search: SearchResult | None) -> Choice:
@@ -152,9 +209,12 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
         return Choice("quadmix", "the theta of the config", theta=wanted.theta)
     if wanted.mixture == "free":
         return Choice("free", f"{wanted.selector} alone decides, as the config says")
+    if wanted.weights is not None:
+        weights, source = read_weights(wanted.weights)
+        return Choice("weights", f"{source}{_unbound(config)}", weights=weights, provenance=source)
     if wanted.mixture in ("natural", "uniform", "topk"):
-        free = "; mixture.constraints do not bind it" if config.mixture.constraints.bounds_shares else ""
-        return Choice(wanted.mixture, f"{wanted.mixture}, as the config says{free}", criterion=wanted.criterion)
+        why = f"{wanted.mixture}, as the config says{_unbound(config)}"
+        return Choice(wanted.mixture, why, criterion=wanted.criterion)
     if search is None:
         raise ConfigError(f"select.mixture: {wanted.mixture} needs a search; add a search section or name a theta")
     if wanted.mixture == "proposal":
@@ -165,6 +225,10 @@ def choose(config: RunConfig, search: SearchResult | None) -> Choice:
     theta = winner.theta.as_config() if winner.theta else None
     kind = "quadmix" if theta else winner.kind
     return Choice(kind, f"the confirmed winner, {winner.name}", theta=theta, criterion=winner.criterion)
+
+
+def _unbound(config: RunConfig) -> str:
+    return "; mixture.constraints do not bind it" if config.mixture.constraints.bounds_shares else ""
 
 
 def packs(files: Sequence[str]) -> list[list[str]]:
@@ -195,6 +259,7 @@ def _identity(
                 "criterion": choice.criterion,
                 "theta": choice.theta.model_dump() if choice.theta else None,
                 **({"provenance": choice.provenance} if choice.provenance else {}),
+                **({"weights": dict(choice.weights)} if choice.weights else {}),
             },
             sort_keys=True,
         ),
@@ -214,6 +279,10 @@ def make_plan(
         return natural_plan(summary.tokens, mixture.budget, mixture.max_copies)
     if choice.kind == "uniform":
         return uniform_plan(summary.domains, summary.tokens, mixture.budget, mixture.max_copies)
+    if choice.kind == "weights":
+        assert choice.weights is not None
+        copies = mixture.max_copies if config.select.selector == "mixture" else 1
+        return weights_plan(choice.weights, summary.domains, summary.tokens, mixture.budget, copies)
     if choice.kind == "topk":
         assert choice.criterion is not None  # checked by the config
         return topk_plan(choice.criterion, summary.tokens, mixture.budget)
@@ -231,7 +300,7 @@ def make_plan(
 
 
 def quotas_within(config: RunConfig, engine: Engine, annotated: Annotated, choice: Choice) -> tuple[int, ...]:
-    """Tokens of each domain that a measuring selector chooses inside. Raises ConfigError where the mixture gives
+    """Tokens of each domain that a selector chooses inside. Raises ConfigError where the mixture gives
     domains none, BudgetError where a domain holds less."""
     if choice.kind == "topk":
         raise ConfigError(
@@ -265,12 +334,19 @@ def run_plan(
 ) -> StageRecord:
     """Find the cuts of a fitted plan and write its parts into `directory`; the record, not committed."""
     groups = packs(annotated.files)
-    shared = engine.share(plan)
     domains = annotated.summary.domains
-    settled = find_cuts(
-        engine, plan, shared, groups, RowReader(domains, plan.criteria, clusters=plan.clusters), seed=config.seed,
-        purpose=PURPOSE,
-    )  # fmt: skip
+    reader = RowReader(domains, plan.criteria, clusters=plan.clusters)
+
+    def cut(one: SelectionPlan, residual: int = 0) -> dict[int, Settled]:
+        return find_cuts(
+            engine, one, engine.share(one), groups, reader, seed=config.seed, purpose=PURPOSE, residual=residual
+        )
+
+    if isinstance(plan, UnionPlan):
+        plan, settled = settle_union(plan, cut)
+    else:
+        settled = cut(plan)
+    shared = engine.share(plan)
     cuts = engine.share({stratum: outcome.cut for stratum, outcome in settled.items()})
     reader = RowReader(domains, plan.criteria, (DOC_ID, SHARD, ROW), clusters=plan.clusters)
     task = EmitTask(shared, cuts, reader, str(directory), config.seed, PURPOSE)
@@ -347,7 +423,7 @@ def manifest_of(config: RunConfig, annotated: Annotated, record: StageRecord) ->
     summary, pool = record.summary, annotated.summary
     plan = dict(summary["plan"])
     part_tokens = plan.pop("tokens_of_parts")
-    by_domain = plan["kind"] in ("quadmix", "uniform")
+    by_domain = plan["kind"] in ("quadmix", "uniform", "weights")
     inside = plan.get("domain_quotas") or {}  # of a selector inside the quotas of domains
     domains = {
         name: Share(

@@ -77,7 +77,7 @@ class CountClusters:
 
     def __call__(self, path: str) -> Counts:
         table = pq.read_table(path, columns=[CLUSTER, DOMAIN, N_TOKENS, STATUS], page_checksum_verification=True)
-        table = table.filter(pc.equal(table[STATUS], OK))
+        table = table.filter(pc.and_(pc.equal(table[STATUS], OK), pc.is_valid(table[CLUSTER])))
         names = {name: table[name].cast(pa.string()) for name in (CLUSTER, DOMAIN)}
         grouped = pa.table({**names, N_TOKENS: table[N_TOKENS]}).group_by([CLUSTER, DOMAIN])
         found = grouped.aggregate([(N_TOKENS, "count"), (N_TOKENS, "sum")])
