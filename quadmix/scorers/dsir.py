@@ -102,16 +102,16 @@ def bucket_counts(documents: Sequence[Document], ngrams: int, buckets: int) -> N
     return counts
 
 
-def log_ratios(target: NDArray[np.int64], pool: NDArray[np.int64]) -> NDArray[np.int64]:
+def log_ratios(target: NDArray[np.int64], pool: NDArray[np.int64]) -> NDArray[np.int32]:
     """(buckets,) log of the target's share over the pool's, both smoothed, in units of UNIT."""
     shares = [counts.astype(np.float64) / float(counts.sum()) + SMOOTHING for counts in (target, pool)]
-    return np.rint((log(shares[0]) - log(shares[1])) / UNIT).astype(np.int64)
+    return np.rint((log(shares[0]) - log(shares[1])) / UNIT).astype(np.int32)
 
 
 @lru_cache(maxsize=8)
-def _ratios(file: ModelFile) -> NDArray[np.int64]:
+def _ratios(file: ModelFile) -> NDArray[np.int32]:
     arrays, facts = load_model(file, FORM)
     if set(arrays) != {"ratios"} or arrays["ratios"].shape != (facts["buckets"],):
         raise InputError(f"model {file.path} holds {sorted(arrays)}, wanted ratios ({facts['buckets']},)")
-    ratios: NDArray[np.int64] = arrays["ratios"]
+    ratios: NDArray[np.int32] = arrays["ratios"]
     return ratios
