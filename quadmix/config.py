@@ -347,7 +347,7 @@ class ColorScorerConfig(Section):
     train_on: tuple[str, ...] = Field(default=("pool",), min_length=1)
     train_tokens: Count = 400_000
     target_tokens: Count = 100_000
-    tune_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    tune_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
     proxy: ProxyConfig | None = None
 
@@ -356,6 +356,23 @@ class ColorScorerConfig(Section):
         if bool(self.targets) + (self.models is not None) + (self.columns is not None) != 1:
             raise ValueError("give one of targets (to train two models), models (two folders) and columns (two losses)")
         return self
+
+
+# examples, not a question: small models that rank texts at random when asked do better than that when shown
+ASK_PROMPT = """Text: Chalk is a soft white rock. It formed over millions of years from the shells of sea creatures.
+Readable and useful: yes
+
+Text: aw rlt ,eh onsid tea.k ol  fhr Tiuue e
+Readable and useful: no
+
+Text: To mend a puncture, take the tube out of the tyre, find the hole under water, dry it, and glue a patch over it.
+Readable and useful: yes
+
+Text: log in | sign up | home | click here!!! | next | previous | free $$$
+Readable and useful: no
+
+Text: {text}
+Readable and useful:"""
 
 
 class AskLlmScorerConfig(Section):
@@ -369,11 +386,7 @@ class AskLlmScorerConfig(Section):
     kind: Literal["ask_llm"]
     path: str
     name: Name = "ask_llm"
-    prompt: str = (
-        "Here is a text between two lines of equals signs.\n\n=====\n{text}\n=====\n\nIs the text worth learning from? "
-        "It is if it is well written and tells something true and useful, and it is not if it is spam, a broken copy, "
-        "a mere list of links, or abuse. Answer yes or no.\n\nAnswer:"
-    )
+    prompt: str = ASK_PROMPT
     yes: tuple[str, ...] = Field(default=("yes", " yes", "Yes", " Yes"), min_length=1)
     no: tuple[str, ...] = Field(default=("no", " no", "No", " No"), min_length=1)
     max_tokens: Annotated[int, Field(ge=1, le=65_536)] = 512

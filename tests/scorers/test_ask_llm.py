@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import random
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from quadmix.config import AskLlmScorerConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.scorers.ask_llm import AskLlmScorer
+from tests.e2e.small_pool import documents as shipped
 from tests.scorers.asked_models import TEMPLATE, write_model, write_tokenizer
 from tests.scorers.list_context import ListContext, notices, speech
 
@@ -124,7 +127,7 @@ def small_instruct_model(folder: Path) -> Path:
 
 @pytest.mark.long
 def test_a_real_model_ranks_good_texts_above_noise(tmp_path: Path) -> None:
-    scorer = scorer_of(small_instruct_model(tmp_path), max_tokens=96)
+    scorer = scorer_of(small_instruct_model(tmp_path), max_tokens=64)
     draw = random.Random(0)
     rows = [row for row in shipped() if row["domain"] == "encyclopedia" and len(row["text"]) > 600]
     good = [row["text"] for row in draw.sample(rows, 24)]
