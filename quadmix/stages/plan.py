@@ -58,7 +58,7 @@ _HEAD_BYTES = 2**20  # stored bytes of a JSONL file in which lines are counted
 # seconds of one core per megabyte of text, measured on the shipped pool at 2.5 GHz: orders of magnitude, not promises
 _SCORER_SECONDS = {
     "columns": 0.0, "heuristics": 0.35, "prose": 0.15, "rarity": 0.1, "linear": 0.08, "heads": 0.06, "dsir": 0.08,
-    "density": 0.15, "color": 0.0,
+    "density": 0.08, "color": 0.0,
 }  # fmt: skip
 _FLOPS = 5e10  # a second, of large float32 products on one core
 _CHARS_PER_TOKEN = 4.0
