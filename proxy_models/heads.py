@@ -12,6 +12,8 @@ generator's state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -37,6 +39,10 @@ class Head(Protocol):
         """Words drawn from the model by uniform numbers `draws`, (n,): the gradients, and the words (n,)."""
         ...
 
+    def logits(self, hidden: Tensor, words: Sequence[int]) -> Tensor:
+        """Of a few words alone: (n, len(words)). The same constant a row may be missing from all of them."""
+        ...
+
 
 class LinearHead:
     """Logits are hidden @ embedding.T + log frequency. embedding: (vocab, d); frequency: (vocab,) positive."""
@@ -46,9 +52,17 @@ class LinearHead:
         filled = -len(embedding) % STRIDE  # words of no weight fill the last stride
         self._embedding = F.pad(embedding.detach(), (0, 0, 0, filled))
         self._frequency = F.pad(frequency.detach(), (0, filled))
-        self._weighted = self._embedding * self._frequency[:, None]
         self._longest = self._embedding.norm(dim=1).amax()
         self._rows = ROWS if embedding.device.type == "cpu" else GPU_ROWS
+
+    @cached_property
+    def _weighted(self) -> Tensor:
+        """As large as the embedding, and not needed for logits."""
+        return self._embedding * self._frequency[:, None]
+
+    def logits(self, hidden: Tensor, words: Sequence[int]) -> Tensor:
+        rows = list(words)
+        return torch.mm(hidden, self._embedding[rows].T) + self._frequency[rows].log()
 
     def gradient(self, hidden: Tensor, words: Tensor) -> Tensor:
         with torch.no_grad():
@@ -107,6 +121,9 @@ class LinearHead:
 
 class PlainHead:
     """For models whose last step is not one matrix (capped or scaled logits): the hidden states are the logits."""
+
+    def logits(self, hidden: Tensor, words: Sequence[int]) -> Tensor:
+        return hidden[:, list(words)]
 
     def gradient(self, hidden: Tensor, words: Tensor) -> Tensor:
         with torch.no_grad():

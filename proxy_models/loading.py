@@ -1,4 +1,4 @@
-"""The causal language model that influence is measured with, loaded from a folder."""
+"""A causal language model from a folder: what influence is measured with, and what is asked about documents."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from proxy_models.scoring import load_language_model
 from quadmix.errors import EnvironmentFault, InputError
 
 
-def load_causal(kind: str, path: str) -> nn.Module:
+def load_causal(kind: str, path: str, key: str = "quad.model") -> nn.Module:
     """kind: proxy (as `scoring.LanguageModel.save` leaves it) or huggingface (safetensors; no code of it is run).
+    key: of the config, for errors.
 
     Raises InputError for a folder that holds no such model, EnvironmentFault without `transformers`.
     """
@@ -22,7 +23,7 @@ def load_causal(kind: str, path: str) -> nn.Module:
         from transformers import AutoModelForCausalLM
     except ModuleNotFoundError as error:
         raise EnvironmentFault(
-            f"quad.model: a Hugging Face model needs the package {error.name!r}, which is not installed; "
+            f"{key}: a Hugging Face model needs the package {error.name!r}, which is not installed; "
             "pip install transformers"
         ) from error
     try:
@@ -31,13 +32,13 @@ def load_causal(kind: str, path: str) -> nn.Module:
             output_loading_info=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"quad.model.path: {path} holds no causal language model in safetensors ({error})") from error
+        raise InputError(f"{key}.path: {path} holds no causal language model in safetensors ({error})") from error
     model: nn.Module
     model, found = loaded
     # what is tied to another weight is not in the file and not missing either
     if missing := sorted(found["missing_keys"]):
         raise InputError(
-            f"quad.model.path: {path} lacks {len(missing):,} weights of {type(model).__name__}, {missing[0]} for one; "
+            f"{key}.path: {path} lacks {len(missing):,} weights of {type(model).__name__}, {missing[0]} for one; "
             "they would be random. Wanted a whole checkpoint of a causal language model"
         )
     return model.eval()

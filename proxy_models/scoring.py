@@ -145,24 +145,48 @@ def fit_language_model(
     documents. Raises InputError when there is too little text or the loss diverges.
     """
     start_id = vocab_size if end_id is None else end_id
-    pieces: list[Tokens] = [np.array([start_id], dtype=np.int64)]
+    stream = _stream(documents, start_id, separated=end_id is None)
+    decoder = _trained(config, vocab_size + (end_id is None), stream, seed, None)
+    return LanguageModel(decoder, vocab_size, start_id, max_tokens)
+
+
+def continue_language_model(
+    model: LanguageModel, documents: Sequence[Tokens], rate: float, *, seed: int = 0
+) -> LanguageModel:
+    """Train a copy of a model further on the documents, at `rate` times its learning rates, under a schedule of its
+    own. The word frequencies in its head stay. Raises InputError as `fit_language_model` does."""
+    config = model.decoder.config
+    slower = config.model_copy(update={"lr": config.lr * rate, "embedding_lr": config.embedding_lr * rate})
+    stream = _stream(documents, model.start_id, separated=model.start_id == model.vocab_size)
+    decoder = _trained(slower, len(model.decoder.embedding), stream, seed, model.decoder)
+    return LanguageModel(decoder, model.vocab_size, model.start_id, model.max_tokens)
+
+
+def _stream(documents: Sequence[Tokens], start_id: int, *, separated: bool) -> Tokens:
+    """The start symbol and the documents one after the other; separated: with that symbol after each."""
+    start = np.array([start_id], dtype=np.int64)
+    pieces = [start]
     for document in documents:
         pieces.append(document.astype(np.int64))
-        if end_id is None:
-            pieces.append(pieces[0])
-    entries = vocab_size + (end_id is None)
+        if separated:
+            pieces.append(start)
+    return np.concatenate(pieces)
+
+
+def _trained(config: ProxyConfig, entries: int, stream: Tokens, seed: int, start: Decoder | None) -> Decoder:
     with one_thread():
         try:
             decoder, _ = fit(
                 config,
                 entries,
-                np.concatenate(pieces),
+                stream,
                 init_seed=seed_for(seed, "language-model", "init"),
                 order_seed=seed_for(seed, "language-model", "order"),
+                start=start,
             )
         except Diverged as error:
             raise InputError(f"a language model diverged in training ({error}); lower proxy.lr") from None
-    return LanguageModel(decoder, vocab_size, start_id, max_tokens)
+    return decoder
 
 
 def load_language_model(directory: Path) -> LanguageModel:

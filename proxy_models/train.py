@@ -89,13 +89,24 @@ def train_proxy(
 
 
 def fit(
-    config: ProxyConfig, vocab_size: int, tokens: Tokens, *, init_seed: int, order_seed: int, device: str = "cpu"
+    config: ProxyConfig,
+    vocab_size: int,
+    tokens: Tokens,
+    *,
+    init_seed: int,
+    order_seed: int,
+    device: str = "cpu",
+    start: Decoder | None = None,
 ) -> tuple[Decoder, tuple[tuple[int, float], ...]]:
-    """The trained decoder and its curve (see TrainResult). Raises Diverged, InputError."""
+    """The trained decoder and its curve (see TrainResult). start: a decoder of the same sizes to begin from, word
+    frequencies included, in place of drawn weights; it stays as it is. Raises Diverged, InputError."""
     inputs, targets = rows_of(tokens, config.seq_len, vocab_size)
     batches = batches_of(len(inputs), config.batch, order_seed)
     model = Decoder(config, vocab_size, init_seed)
-    model.frequency.copy_(frequencies(targets, vocab_size))
+    if start is None:
+        model.frequency.copy_(frequencies(targets, vocab_size))
+    else:
+        model.load_state_dict(start.state_dict())
     model.to(device)
     optimiser = Optimiser(model, config)
     inputs, targets = inputs.to(device), targets.to(device)

@@ -272,6 +272,121 @@ class EmbeddingClustersConfig(Section):
     sample_docs: Count = 20_000
 
 
+# scorers that the baselines of algorithms.md, section 5, rank or sample by
+
+
+class DsirScorerConfig(Section):
+    """Log importance weight of a document on hashed n-grams (DSIR, arXiv 2302.03169): its targets against the pool.
+
+    targets: `target:<name>` (that target's search half only) or paths of documents; sample_docs: of the pool. model: a
+    fitted file, which brings its own buckets and ngrams. A document of fewer words than least_words ranks last.
+    """
+
+    kind: Literal["dsir"]
+    name: Name = "dsir"
+    targets: tuple[str, ...] = ()
+    model: str | None = None
+    buckets: Annotated[int, Field(ge=2**8, le=2**26)] = 10_000
+    ngrams: Annotated[int, Field(ge=1, le=5)] = 2
+    least_words: Annotated[int, Field(ge=0)] = 100
+    sample_docs: Count = 20_000
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DsirScorerConfig:
+        if bool(self.targets) == bool(self.model):
+            raise ValueError("give either targets (to fit) or model (a fitted file), not both or neither")
+        return self
+
+
+class DensityScorerConfig(Section):
+    """How sparse the pool is around a document: minus the log of its kernel density, from sketches of a pool sample.
+
+    rows: independent sketches, the more the less noise; bits: of each, the more the narrower the kernel.
+    """
+
+    kind: Literal["density"]
+    name: Name = "sparsity"
+    embedder: EmbedderConfig = LsaEmbedderConfig()
+    rows: Annotated[int, Field(ge=1, le=4096)] = 256
+    bits: Annotated[int, Field(ge=1, le=16)] = 8
+    sample_docs: Count = 20_000
+
+
+class PriorAndConditional(Section):
+    """A column, or a model's folder, for each of CoLoR-Filter's two models."""
+
+    prior: str
+    conditional: str
+
+
+class ColorScorerConfig(Section):
+    """Loss under a prior less loss under a conditional model, nats per token (CoLoR-Filter, arXiv 2406.10670).
+
+    Either `targets`: a proxy learns train_on (paths, `target:<name>` or `pool`), and goes on to the targets' text at
+    tune_rate times its learning rate; or `models`, two folders that the perplexity scorer or this one left; or
+    `columns` of the input with the two losses.
+    """
+
+    kind: Literal["color"]
+    name: Name = "color"
+    targets: tuple[str, ...] = ()
+    models: PriorAndConditional | None = None
+    columns: PriorAndConditional | None = None
+    train_on: tuple[str, ...] = Field(default=("pool",), min_length=1)
+    train_tokens: Count = 400_000
+    target_tokens: Count = 100_000
+    tune_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
+    proxy: ProxyConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ColorScorerConfig:
+        if bool(self.targets) + (self.models is not None) + (self.columns is not None) != 1:
+            raise ValueError("give one of targets (to train two models), models (two folders) and columns (two losses)")
+        return self
+
+
+# examples, not a question: small models that rank texts at random when asked do better than that when shown
+ASK_PROMPT = """Text: Chalk is a soft white rock. It formed over millions of years from the shells of sea creatures.
+Readable and useful: yes
+
+Text: aw rlt ,eh onsid tea.k ol  fhr Tiuue e
+Readable and useful: no
+
+Text: To mend a puncture, take the tube out of the tyre, find the hole under water, dry it, and glue a patch over it.
+Readable and useful: yes
+
+Text: log in | sign up | home | click here!!! | next | previous | free $$$
+Readable and useful: no
+
+Text: {text}
+Readable and useful:"""
+
+
+class AskLlmScorerConfig(Section):
+    """What a causal language model answers when asked whether a text is worth training on (Ask-LLM, arXiv 2402.09668).
+
+    path: folder of a Hugging Face model with safetensors and tokenizer.json; nothing is downloaded and none of its code
+    is run. prompt: has `{text}` where the document goes, cut to max_tokens. yes, no: answers, of which those count that
+    are one token. chat: the prompt is put as a user's message, by the tokenizer's chat template.
+    """
+
+    kind: Literal["ask_llm"]
+    path: str
+    name: Name = "ask_llm"
+    prompt: str = ASK_PROMPT
+    yes: tuple[str, ...] = Field(default=("yes", " yes", "Yes", " Yes"), min_length=1)
+    no: tuple[str, ...] = Field(default=("no", " no", "No", " No"), min_length=1)
+    max_tokens: Annotated[int, Field(ge=1, le=65_536)] = 512
+    chat: bool = False
+
+    @model_validator(mode="after")
+    def _text_once(self) -> AskLlmScorerConfig:
+        if self.prompt.count("{text}") != 1:
+            raise ValueError(f"prompt: found {{text}} {self.prompt.count('{text}')} times, wanted it once")
+        return self
+
+
 ScorerConfig = Annotated[
     ColumnScorerConfig
     | HeuristicScorerConfig
@@ -279,7 +394,11 @@ ScorerConfig = Annotated[
     | RarityScorerConfig
     | LinearScorerConfig
     | HeadsScorerConfig
-    | PerplexityScorerConfig,
+    | PerplexityScorerConfig
+    | DsirScorerConfig
+    | DensityScorerConfig
+    | ColorScorerConfig
+    | AskLlmScorerConfig,
     Field(discriminator="kind"),
 ]
 DomainConfig = Annotated[
@@ -645,3 +764,4 @@ class RunConfig(Section):
 
 
 PerplexityScorerConfig.model_rebuild()
+ColorScorerConfig.model_rebuild()

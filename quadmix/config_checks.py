@@ -17,7 +17,9 @@ from typing import Any
 from quadmix.config import (
     LEAST_TRIALS,
     AnnotateConfig,
+    AskLlmScorerConfig,
     ClusterDomainConfig,
+    ColorScorerConfig,
     ColumnDomainConfig,
     ColumnScorerConfig,
     EngineConfig,
@@ -25,7 +27,6 @@ from quadmix.config import (
     HeuristicScorerConfig,
     HuggingFaceModelConfig,
     LinearDomainConfig,
-    LinearScorerConfig,
     LocalEngineConfig,
     MixtureConfig,
     OdisConfig,
@@ -34,7 +35,6 @@ from quadmix.config import (
     PretrainedEmbedderConfig,
     ProseScorerConfig,
     QuadConfig,
-    RarityScorerConfig,
     ScorerConfig,
     SearchConfig,
     SelectConfig,
@@ -103,7 +103,7 @@ def _target_names(targets: Targets) -> Iterator[Problem]:
 def _references(annotate: AnnotateConfig, targets: Targets) -> Iterator[Problem]:
     names = [target.name for target in targets]
     for index, scorer in enumerate(annotate.scorers):
-        for key in ("positives", "negatives", "train_on"):
+        for key in ("positives", "negatives", "train_on", "targets"):
             for entry, reference in enumerate(getattr(scorer, key, ())):
                 name = reference.removeprefix("target:")
                 if name != reference and name not in names:
@@ -300,8 +300,10 @@ def _tokens(pool: PoolConfig, annotate: AnnotateConfig, tokenizer: TokenizerConf
     if tokenizer is None and pool.columns.tokens is None:
         yield ("tokenizer",), "missing: wanted a tokenizer, or pool.columns.tokens where tokens are already counted"
     for index, scorer in enumerate(annotate.scorers):
-        if isinstance(scorer, PerplexityScorerConfig) and tokenizer is None:
-            yield ("annotate", "scorers", index), "found a perplexity scorer, which needs the section `tokenizer`"
+        reads = isinstance(scorer, PerplexityScorerConfig)
+        reads |= isinstance(scorer, ColorScorerConfig) and scorer.columns is None
+        if reads and tokenizer is None:
+            yield ("annotate", "scorers", index), f"found a {scorer.kind} scorer, which needs the section `tokenizer`"
 
 
 def _domains(annotate: AnnotateConfig, pool: PoolConfig) -> Iterator[Problem]:
@@ -407,13 +409,15 @@ def _named_paths(annotate: AnnotateConfig, targets: Targets, tokenizer: Tokenize
     if tokenizer is not None:
         yield ("tokenizer", "path"), tokenizer.path
     for index, scorer in enumerate(annotate.scorers):
-        if isinstance(scorer, LinearScorerConfig | RarityScorerConfig | PerplexityScorerConfig):
-            yield from _model_paths(scorer, ("annotate", "scorers", index))
-        elif isinstance(scorer, HeadsScorerConfig):
-            for entry, value in enumerate(scorer.labelled):
-                yield ("annotate", "scorers", index, "labelled", entry), value
-            if isinstance(scorer.embedder, PretrainedEmbedderConfig):
-                yield ("annotate", "scorers", index, "embedder", "path"), scorer.embedder.path
+        where: Path = ("annotate", "scorers", index)
+        yield from _model_paths(scorer, where)
+        if isinstance(scorer, ColorScorerConfig) and scorer.models is not None:
+            yield from (((*where, "models", role), folder) for role, folder in scorer.models)
+        if isinstance(scorer, AskLlmScorerConfig):
+            yield (*where, "path"), scorer.path
+        embedder = getattr(scorer, "embedder", None)
+        if isinstance(embedder, PretrainedEmbedderConfig):
+            yield (*where, "embedder", "path"), embedder.path
     if not isinstance(annotate.domains, ColumnDomainConfig | ClusterDomainConfig):
         yield from _model_paths(annotate.domains, ("annotate", "domains"))
     for key in ("domains", "clusters"):
@@ -423,9 +427,9 @@ def _named_paths(annotate: AnnotateConfig, targets: Targets, tokenizer: Tokenize
 
 
 def _model_paths(section: Any, path: Path) -> Iterator[Problem]:
-    if section.model is not None:
+    if getattr(section, "model", None) is not None:
         yield (*path, "model"), section.model
-    for key in ("positives", "negatives", "train_on", "labelled"):
+    for key in ("positives", "negatives", "train_on", "labelled", "targets"):
         for entry, value in enumerate(getattr(section, key, ())):
             if not value.startswith("target:") and value != "pool":
                 yield (*path, key, entry), value

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,16 @@ class Scorer(Protocol):
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """One float32 column per output, named as the criterion, rows aligned with `batch`."""
+        ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A scorer whose fit found something that its user should know."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the log and for the stage's record."""
         ...
 
 

@@ -61,11 +61,12 @@ class ColumnScorer:
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """One float32 column per criterion. Raises InputError when a column is absent or not numeric."""
         return pa.record_batch(
-            [_as_float32(batch, path) for path in self.inputs], names=[criterion.name for criterion in self.outputs]
+            [as_float32(batch, path) for path in self.inputs], names=[criterion.name for criterion in self.outputs]
         )
 
 
-def _as_float32(batch: pa.RecordBatch, path: str) -> pa.Array[Any]:
+def as_float32(batch: pa.RecordBatch, path: str) -> pa.Array[Any]:
+    """A batch's column as scores. Raises InputError when it is absent or not numeric."""
     position = batch.schema.get_field_index(path)
     if position < 0:
         raise InputError(f"score column {path!r} is not in the input; it holds {', '.join(batch.schema.names)}")

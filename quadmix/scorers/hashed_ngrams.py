@@ -27,7 +27,7 @@ def hashed_ngrams(texts: Sequence[str], ngrams: int, buckets: int, max_chars: in
     order: list[int] = []
     parts: list[Csr] = []
     for rows, layout in layouts([text.lower() for text in texts], max_chars):
-        row, bucket, count = _counts(layout, ngrams, buckets)
+        row, bucket, count = layout_counts(layout, ngrams, buckets)
         totals = np.bincount(row, weights=count, minlength=len(rows))
         # square roots and quotients are exact to the bit everywhere, unlike logarithms
         values = np.sqrt(count / totals[row])
@@ -42,7 +42,7 @@ def hashed_ngrams(texts: Sequence[str], ngrams: int, buckets: int, max_chars: in
     return vstack(parts, format="csr")[back]
 
 
-def _counts(
+def layout_counts(
     layout: Layout, ngrams: int, buckets: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
     """(row, bucket, occurrences), by row and then bucket, of all n-grams of a layout."""

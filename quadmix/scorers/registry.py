@@ -20,6 +20,10 @@ SCORERS: dict[str, str] = {
     "linear": "quadmix.scorers.linear:LinearScorer",
     "heads": "quadmix.scorers.heads:HeadsScorer",
     "perplexity": "quadmix.scorers.perplexity:PerplexityScorer",
+    "dsir": "quadmix.scorers.dsir:DsirScorer",
+    "density": "quadmix.scorers.density:DensityScorer",
+    "color": "quadmix.scorers.color:ColorScorer",
+    "ask_llm": "quadmix.scorers.ask_llm:AskLlmScorer",
 }
 
 DOMAINS: dict[str, str] = {

@@ -28,6 +28,7 @@ from quadmix.pool.prepared import prepared_input
 from quadmix.pool.refusals import FileRefused, Refusal, refused_error
 from quadmix.pool.units import InputFile, Unit
 from quadmix.progress import Progress
+from quadmix.scorers.base import Noting
 from quadmix.scorers.registry import FittedLabeler, FittedScorer, make_clusters, make_labeler, make_scorer
 from quadmix.scorers.tokens import Tokenizer, load_tokenizer
 from quadmix.stages.annotate_identity import base_key, prepared_key, stage_parts, unit_key
@@ -201,6 +202,8 @@ class _Work:
                 self._refuse([refused.refusal])
                 continue
             _require_distinct(scorers)
+            for note in (note for scorer in scorers for note in _notes(scorer)):
+                self.progress.say(f"annotate: {note}")
             return scorers, labeler, clusters
 
     def _prepare(
@@ -429,7 +432,12 @@ def _scorer_json(scorer: FittedScorer) -> dict[str, Any]:
         "version": scorer.version,
         "fingerprint": scorer.fingerprint,
         "criteria": [criterion.name for criterion in scorer.outputs],
+        "notes": list(_notes(scorer)),
     }
+
+
+def _notes(scorer: FittedScorer) -> tuple[str, ...]:
+    return scorer.notes if isinstance(scorer, Noting) else ()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from quadmix import __version__
-from quadmix.config import PretrainedEmbedderConfig, RunConfig
+from quadmix.config import AskLlmScorerConfig, ColorScorerConfig, PretrainedEmbedderConfig, RunConfig
 from quadmix.hashing import fingerprint
 from quadmix.pool.listing import format_of, list_input
 from quadmix.pool.storage import look, tail_digest
@@ -87,13 +87,17 @@ def _side_paths(config: RunConfig) -> list[str]:
     """Files and folders that scorers and labellers are fitted on or loaded from."""
     found: list[str] = []
     for section in (*config.annotate.scorers, config.annotate.domains):
-        for name in ("positives", "negatives", "train_on", "labelled"):
+        for name in ("positives", "negatives", "train_on", "labelled", "targets"):
             found.extend(getattr(section, name, ()))
         model = getattr(section, "model", None)
         if model is not None:
             found.append(model)
-    for labels in (config.annotate.domains, config.annotate.clusters):
-        embedder = getattr(labels, "embedder", None)
+        if isinstance(section, AskLlmScorerConfig):
+            found.append(section.path)
+        if isinstance(section, ColorScorerConfig) and section.models is not None:
+            found.extend((section.models.prior, section.models.conditional))
+    for embedding in (*config.annotate.scorers, config.annotate.domains, config.annotate.clusters):
+        embedder = getattr(embedding, "embedder", None)
         if isinstance(embedder, PretrainedEmbedderConfig):
             found.append(embedder.path)
     return sorted({path for path in found if not path.startswith("target:") and path != "pool"})

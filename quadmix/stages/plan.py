@@ -7,6 +7,7 @@ constants) and are meant to tell minutes from hours.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,9 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from quadmix.config import (
+    AskLlmScorerConfig,
     ClusterDomainConfig,
     ClustersConfig,
+    ColorScorerConfig,
+    DensityScorerConfig,
     DomainConfig,
+    DsirScorerConfig,
     EmbeddingClustersConfig,
     HuggingFaceModelConfig,
     LinearDomainConfig,
@@ -56,12 +61,18 @@ _SAMPLE_UNITS = 4
 _SAMPLE_BYTES = 500_000
 _HEAD_BYTES = 2**20  # stored bytes of a JSONL file in which lines are counted
 # seconds of one core per megabyte of text, measured on the shipped pool at 2.5 GHz: orders of magnitude, not promises
-_SCORER_SECONDS = {"columns": 0.0, "heuristics": 0.35, "prose": 0.15, "rarity": 0.1, "linear": 0.08, "heads": 0.06}
+_SCORER_SECONDS = {
+    "columns": 0.0, "heuristics": 0.35, "prose": 0.15, "rarity": 0.1, "linear": 0.08, "heads": 0.06, "dsir": 0.08,
+    "density": 0.08, "color": 0.0,
+}  # fmt: skip
+_FLOPS = 5e10  # a second, of large float32 products on one core
+_CHARS_PER_TOKEN = 4.0
 _LABEL_SECONDS = {"column": 0.0, "linear": 0.09, "clusters": 0.06, "embeddings": 0.06}
 # per megabyte, of documents of about 2,000 characters
 _EMBED_SECONDS = {"lsa": 0.0, "model2vec": 0.4, "sentence_transformers": 20.0}
 _LEARNERS = (
-    LinearScorerConfig, RarityScorerConfig, LinearDomainConfig, ClusterDomainConfig, EmbeddingClustersConfig,
+    LinearScorerConfig, RarityScorerConfig, DsirScorerConfig, DensityScorerConfig, LinearDomainConfig,
+    ClusterDomainConfig, EmbeddingClustersConfig,
 )  # fmt: skip
 _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clusters learn from
 _ODIS_SECONDS = 4e-7  # per document and dimension: four passes over the annotated scores
@@ -313,14 +324,41 @@ def _annotate_seconds(config: RunConfig, seen: _Seen) -> float:
         if isinstance(learner, _LEARNERS):
             total += _FIT_SECONDS * megabytes * min(learner.sample_docs / max(seen.documents, 1), 1.0)
     for scorer in config.annotate.scorers:
-        if isinstance(scorer, PerplexityScorerConfig):
-            read = min(seen.tokens, seen.documents * scorer.max_tokens)
-            # a forward pass is about a third of a training step
-            total += (scorer.train_tokens * bool(scorer.train_on) + read / 3) * _step_seconds(config, scorer.proxy)
+        if isinstance(scorer, PerplexityScorerConfig | AskLlmScorerConfig) or (
+            isinstance(scorer, ColorScorerConfig) and scorer.columns is None
+        ):
+            total += _reading_seconds(config, scorer, seen)
         else:
             total += megabytes * _SCORER_SECONDS[scorer.kind]
         embedder = getattr(scorer, "embedder", None)
         total += 0.0 if embedder is None else megabytes * _EMBED_SECONDS[embedder.kind]
+    return total
+
+
+def _reading_seconds(
+    config: RunConfig, scorer: PerplexityScorerConfig | ColorScorerConfig | AskLlmScorerConfig, seen: _Seen
+) -> float:
+    """Of one core: a language model that reads every document's beginning, and its training if it is ours."""
+    read = min(seen.tokens, seen.documents * scorer.max_tokens)
+    if isinstance(scorer, AskLlmScorerConfig):
+        asked = read + seen.documents * len(scorer.prompt) / _CHARS_PER_TOKEN
+        return 2.0 * _parameters(scorer.path) * asked / _FLOPS
+    # a forward pass is about a third of a training step
+    if isinstance(scorer, PerplexityScorerConfig):
+        tokens = scorer.train_tokens * bool(scorer.train_on) + read / 3
+    else:
+        tokens = (scorer.train_tokens + scorer.target_tokens) * bool(scorer.targets) + 2 * read / 3
+    return tokens * _step_seconds(config, scorer.proxy)
+
+
+def _parameters(folder: str) -> int:
+    """Of a model in safetensors, by the headers of its files."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(str(path), framework="numpy") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total
 
 

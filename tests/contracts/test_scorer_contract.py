@@ -18,10 +18,14 @@ import pyarrow as pa
 import pytest
 
 from quadmix.config import (
+    AskLlmScorerConfig,
     ClusterDomainConfig,
+    ColorScorerConfig,
     ColumnClustersConfig,
     ColumnDomainConfig,
     ColumnScorerConfig,
+    DensityScorerConfig,
+    DsirScorerConfig,
     EmbeddingClustersConfig,
     HeadsScorerConfig,
     HeuristicScorerConfig,
@@ -38,8 +42,11 @@ from quadmix.scorers.context import Document
 from quadmix.scorers.heuristics import OUTPUTS
 from quadmix.scorers.registry import CLUSTERS, DOMAINS, SCORERS, make_clusters, make_labeler, make_scorer
 from quadmix.scorers.tokens import load_tokenizer
+from tests.scorers.asked_models import tiny_model
 from tests.scorers.list_context import ListContext, notices, speech
 
+NEEDS = {"perplexity": ("torch",), "color": ("torch",), "ask_llm": ("torch", "transformers")}
+PROXY = ProxyConfig(preset="custom", d_model=16, layers=1, heads=2, d_ff=32, seq_len=32, batch=4, lr=1e-3, warmup=2)
 SCORER_CONFIGS: dict[str, Callable[[], object]] = {
     "columns": lambda: ColumnScorerConfig(kind="columns", columns={"given": "meta.score"}, ranges={"given": (0, 1)}),
     "heuristics": lambda: HeuristicScorerConfig(kind="heuristics", outputs=tuple(OUTPUTS)),
@@ -54,14 +61,16 @@ SCORER_CONFIGS: dict[str, Callable[[], object]] = {
         embedder={"kind": "lsa", "dimensions": 8},
     ),
     "perplexity": lambda: PerplexityScorerConfig(
-        kind="perplexity",
-        train_on=("pool",),
-        train_tokens=6_000,
-        max_tokens=64,
-        proxy=ProxyConfig(
-            preset="custom", d_model=16, layers=1, heads=2, d_ff=32, seq_len=32, batch=4, lr=1e-3, warmup=2
-        ),
+        kind="perplexity", train_on=("pool",), train_tokens=6_000, max_tokens=64, proxy=PROXY
     ),
+    "dsir": lambda: DsirScorerConfig(kind="dsir", targets=("target:speech",), least_words=3),
+    "density": lambda: DensityScorerConfig(
+        kind="density", rows=32, bits=6, sample_docs=100, embedder={"kind": "lsa", "dimensions": 8}
+    ),
+    "color": lambda: ColorScorerConfig(
+        kind="color", targets=("target:speech",), train_tokens=6_000, target_tokens=3_000, max_tokens=64, proxy=PROXY
+    ),
+    "ask_llm": lambda: AskLlmScorerConfig(kind="ask_llm", path=tiny_model(), max_tokens=64),
 }
 DOMAIN_CONFIGS: dict[str, Callable[[], object]] = {
     "column": lambda: ColumnDomainConfig(allowed=("speech", "notice")),
@@ -176,8 +185,8 @@ def fitted(tmp_path_factory):
 
     @lru_cache
     def of_kind(kind: str):
-        if kind == "perplexity":
-            pytest.importorskip("torch")
+        for package in NEEDS.get(kind, ()):
+            pytest.importorskip(package)
         return fit(kind, root / kind.replace(":", "-"))
 
     return of_kind
@@ -262,7 +271,7 @@ def test_an_empty_batch_gives_an_empty_result(kind, fitted):
 @pytest.fixture(scope="module")
 def elsewhere(fitted, tmp_path_factory):
     """kind -> (fingerprint, scores, scores of the pickled one) from one fresh process that fitted everything again."""
-    kinds = [kind for kind in KINDS if kind != "perplexity" or find_spec("torch")]
+    kinds = [kind for kind in KINDS if all(map(find_spec, NEEDS.get(kind, ())))]
     pickled = {kind: pickle.dumps(fitted(kind)) for kind in kinds}
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)

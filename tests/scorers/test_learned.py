@@ -221,7 +221,7 @@ def test_perplexity_prefers_text_like_its_training_text(tmp_path):
     assert np.median(scores) > np.median(column(scorer, texts_of(notices(30, seed=8)))) + 0.3
     assert np.mean(scores > column(scorer, mixed)) > 0.9
     again = PerplexityScorer.from_config(
-        PerplexityScorerConfig(kind="perplexity", model=scorer.directory, max_tokens=64), context
+        PerplexityScorerConfig(kind="perplexity", model=scorer.model.directory, max_tokens=64), context
     )
     assert again.fingerprint == scorer.fingerprint
 
