@@ -42,6 +42,8 @@ from quadmix.config import (
     TokenizerConfig,
     TrainedModelConfig,
 )
+from quadmix.label_checks import heads_checks, labels_checks
+from quadmix.label_config import LabelsConfig
 from quadmix.strict_yaml import Path
 
 Problem = tuple[Path, str]
@@ -367,8 +369,12 @@ def _engine(engine: EngineConfig) -> Iterator[Problem]:
 # ---------------------------------------------------------------------------------------------- paths
 
 
-def _paths(annotate: AnnotateConfig, targets: Targets, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
+def _paths(
+    labels: LabelsConfig | None, annotate: AnnotateConfig, targets: Targets, tokenizer: TokenizerConfig | None
+) -> Iterator[Problem]:
     for path, value in _named_paths(annotate, targets, tokenizer):
+        if labels is not None and value == labels.file and path[-2:-1] == ("labelled",):
+            continue  # `quadmix label` writes it
         if FilePath(value).suffix.lower() in _UNSAFE_MODELS:
             yield path, f"UNSUPPORTED_FORMAT: found {value!r}, whose format can run code; use safetensors or json"
         elif "://" not in value and not FilePath(value).exists():
@@ -445,7 +451,9 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("annotate", "pool"), _domains),
     (("annotate",), _scorer_details),
     (("annotate", "targets"), _references),
-    (("annotate", "targets", "tokenizer"), _paths),
+    (("labels", "annotate", "targets", "tokenizer"), _paths),
+    (("labels", "annotate", "pool", "tokenizer"), labels_checks),
+    (("annotate", "tokenizer"), heads_checks),
     (("annotate", "mixture"), _criteria),
     (("mixture",), _ranges),
     (("mixture",), _constraints),

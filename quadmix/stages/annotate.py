@@ -74,7 +74,7 @@ def annotate(config: RunConfig, engine: Engine, progress: Progress) -> Annotated
 
     Raises ConfigError (exit 2) and InputError (exit 3) before anything is recorded.
     """
-    pool = _read_config(config)
+    pool = pool_to_read(config)
     tokenizer = _tokenizer(config)
     targets = load_targets(config)
     inventory = find_inputs(pool)
@@ -351,7 +351,7 @@ class LoadSummary:
         return PoolSummary.load(str(Path(self.directory) / name))
 
 
-def _read_config(config: RunConfig) -> PoolConfig:
+def pool_to_read(config: RunConfig) -> PoolConfig:
     """The pool section as the readers need it; raises ConfigError for what the sections ask of each other."""
     problems: list[str] = []
     pool, domains = config.pool, config.annotate.domains

@@ -90,10 +90,10 @@ def _side_paths(config: RunConfig) -> list[str]:
         for name in ("positives", "negatives", "train_on", "labelled"):
             found.extend(getattr(section, name, ()))
         model = getattr(section, "model", None)
-        if model is not None:
+        if isinstance(model, str):  # the heads' says what to fit
             found.append(model)
-    for labels in (config.annotate.domains, config.annotate.clusters):
-        embedder = getattr(labels, "embedder", None)
+    for user in (*config.annotate.scorers, config.annotate.domains, config.annotate.clusters):
+        embedder = getattr(user, "embedder", None)
         if isinstance(embedder, PretrainedEmbedderConfig):
             found.append(embedder.path)
     return sorted({path for path in found if not path.startswith("target:") and path != "pool"})

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from quadmix.config import (
     ClusterDomainConfig,
@@ -32,6 +33,7 @@ from quadmix.config import (
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.local import usable_cores
 from quadmix.errors import BudgetError, ConfigError, InputError
+from quadmix.labels.costs import LabelCost, expected_cost
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
 from quadmix.pool.readers import read_unit
@@ -83,6 +85,7 @@ class Estimate:
     workers: int
     seconds: dict[str, float]
     advice: tuple[str, ...] = field(default=())
+    labels: LabelCost | None = None  # of `quadmix label`, before anything is asked; None once its file is there
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -98,6 +101,8 @@ class Estimate:
         ]
         if self.proxies:
             lines.append(f"search      {self.proxies:,} proxies, {self.proxy_tokens:,} proxy-tokens")
+        if self.labels is not None:
+            lines.append(f"labels      {self.labels.line()}: `quadmix label` asks")
         for stage, seconds in self.seconds.items():
             lines.append(f"{stage:<11} about {_duration(seconds)} on {self.workers} workers")
         lines.append(f"in all      about {_duration(sum(self.seconds.values()))}")
@@ -129,6 +134,9 @@ def make_estimate(config: RunConfig) -> Estimate:
         )
     elif done is not None:
         problems += _constraint_problems(config, done) + _quad_problems(config, done)
+    labels = _label_cost(config, seen)
+    if labels is not None and labels.problem is not None:
+        problems.append(labels.problem)
     seconds, proxies, proxy_tokens = {"annotate": _annotate_seconds(config, seen) / workers}, 0, 0
     search = config.search
     if search is not None and config.select.mixture in ("winner", "proposal"):
@@ -147,7 +155,7 @@ def make_estimate(config: RunConfig) -> Estimate:
     return Estimate(
         tuple(problems), inventory.warnings, len(inventory.files), len(units),
         sum(file.size for file in inventory.files), documents, tokens, done is not None, config.mixture.budget,
-        tokens * cap, proxies, proxy_tokens, workers, seconds, _advice(config),
+        tokens * cap, proxies, proxy_tokens, workers, seconds, _advice(config), labels,
     )  # fmt: skip
 
 
@@ -193,6 +201,7 @@ class _Seen:
     tokens: int
     text_bytes: int
     token_seconds: float
+    lengths: NDArray[np.int64]  # tokens of the sampled documents
 
 
 def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
@@ -223,7 +232,13 @@ def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
     counts = np.array(given) if given else _count(config, texts)
     token_seconds = (time.process_time() - started) / max(int(counts.sum()), 1)
     scale = _all_rows(units, chosen) / rows
-    return _Seen(round(len(texts) * scale), round(int(counts.sum()) * scale), round(size * scale), token_seconds)
+    return _Seen(round(len(texts) * scale), round(int(counts.sum()) * scale), round(size * scale), token_seconds, counts)
+
+
+def _label_cost(config: RunConfig, seen: _Seen) -> LabelCost | None:
+    if config.labels is None or config.tokenizer is None or Path(config.labels.file).exists():
+        return None
+    return expected_cost(config.labels, load_tokenizer(config.tokenizer), seen.lengths, seen.documents)
 
 
 def _all_rows(units: Sequence[Unit], chosen: Sequence[Unit]) -> float:
