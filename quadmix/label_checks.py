@@ -36,7 +36,10 @@ def labels_checks(
     taken = {(path or "id").split(".")[0] for path in (pool.columns.id, pool.columns.text)}
     for name in names:
         if name in taken:
-            yield ("labels", "dimensions"), f"found {name!r}, the name of a column of the pool that the label file has too"
+            yield (
+                ("labels", "dimensions"),
+                f"found {name!r}, the name of a column of the pool that the label file has too",
+            )
     for index, scorer in enumerate(annotate.scorers):
         if isinstance(scorer, HeadsScorerConfig) and scorer.labelled == (labels.file,):
             for name, column in scorer.labels.items():
@@ -63,7 +66,10 @@ def _endpoint(labels: LabelsConfig) -> Iterator[Problem]:
         yield ("labels", "endpoint", "url"), text
     for name in _OURS:
         if name in labels.endpoint.parameters:
-            yield ("labels", "endpoint", "parameters", name), "found it, but questions and model are set by this project"
+            yield (
+                ("labels", "endpoint", "parameters", name),
+                "found it, but it is set from the rest of the section",
+            )
 
 
 def _file(labels: LabelsConfig, pool: PoolConfig) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from quadmix.errors import ConfigError
 from quadmix.label_config import LabelsConfig, PriceConfig
@@ -36,7 +37,7 @@ class Answer:
     @classmethod
     def kept(cls, journal: Journal, question: Question) -> Answer:
         """As far as the journal knows."""
-        found = []
+        found: list[dict[str, Any]] = []
         while (entry := journal.entries.get(_key(question, len(found)))) is not None:
             found.append(entry)
         score = next((entry["score"] for entry in found if entry["score"] is not None), None)
@@ -95,7 +96,11 @@ class _Asker:
 
     def _keep(self, question: Question, attempt: int, found: Completion, tokens: int) -> None:
         read, written = _counted(found, tokens)
-        entry = {"score": score_in(found.content, question.rubric.scale), "input_tokens": read, "output_tokens": written}
+        entry = {
+            "score": score_in(found.content, question.rubric.scale),
+            "input_tokens": read,
+            "output_tokens": written,
+        }
         with self.lock:
             self.journal.append(_key(question, attempt), entry)
             self.spent += cost_of(self.config.price, read, written)
@@ -151,7 +156,7 @@ def _run(asker: _Asker, pending: Sequence[tuple[Question, int]], progress: Progr
                 if asker.spent > asker.config.max_cost and track.done < len(pending):
                     raise ConfigError(
                         f"labels.max_cost: {asker.spent:,.4g} of {asker.config.max_cost:,.4g} are spent, with "
-                        f"{len(pending) - track.done:,} questions to go: more tokens, or more attempts, than estimated. "
+                        f"{len(pending) - track.done:,} questions to go: more tokens or attempts than estimated. "
                         "Raise it to go on; what was answered is kept"
                     )
     finally:

@@ -69,9 +69,7 @@ def cost_of_questions(
     return LabelCost(documents, dimensions, len(input_tokens), read, written, cost, spent, config.max_cost)
 
 
-def expected_cost(
-    config: LabelsConfig, tokenizer: Tokenizer, lengths: NDArray[np.int64], documents: int
-) -> LabelCost:
+def expected_cost(config: LabelsConfig, tokenizer: Tokenizer, lengths: NDArray[np.int64], documents: int) -> LabelCost:
     """For `quadmix plan`, before the sample is drawn. lengths: tokens of some documents of the pool, of `documents`."""
     asked = min(config.sample_docs, documents)
     rubrics = rubrics_of(config)

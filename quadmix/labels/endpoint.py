@@ -81,7 +81,7 @@ class Endpoint:
         return fingerprint(json.dumps(self._body([]), sort_keys=True))
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> Completion:
-        """Raises ConfigError (key, address, model), Refused, Stopped, and ResourceError when the retries are used up."""
+        """Raises ConfigError (key, address, model), Refused, Stopped; ResourceError when the retries are used up."""
         body = json.dumps(self._body(messages)).encode()
         salt = int(fingerprint(body.decode())[:8], 16) / 2**32
         for attempt in range(self.config.retries + 1):
@@ -97,7 +97,8 @@ class Endpoint:
             if attempt < self.config.retries:
                 self._wait(min(LONGEST_WAIT, 2.0**attempt) * (1 - salt / 2) if asked_wait is None else asked_wait)
         raise ResourceError(
-            f"labels: {self._where} gave no answer in {self.config.retries + 1} attempts, at last: {self._safe(trouble)}"
+            f"labels: {self._where} gave no answer in {self.config.retries + 1} attempts, at last: "
+            f"{self._safe(trouble)}"
         )
 
     def _body(self, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:

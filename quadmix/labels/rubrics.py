@@ -28,9 +28,7 @@ def rubrics_of(config: LabelsConfig) -> dict[str, RubricConfig]:
         if name not in known
     ]
     problems += [
-        f"labels.dimensions: found {name!r} a second time"
-        for place, name in enumerate(names)
-        if name in names[:place]
+        f"labels.dimensions: found {name!r} a second time" for place, name in enumerate(names) if name in names[:place]
     ]
     if problems:
         raise ConfigError(problems)

@@ -101,9 +101,7 @@ def label(config: RunConfig, engine: Engine, progress: Progress) -> Labelled:
         progress.say(f"labels: {estimate.line()}")
         estimate.check()
         outcome = ask_all(asked, endpoint, journal, every, progress)
-        answers = [
-            {name: outcome.answers[one.identity] for name, (one, _) in pairs.items()} for pairs in by_document
-        ]
+        answers = [{name: outcome.answers[one.identity] for name, (one, _) in pairs.items()} for pairs in by_document]
         _write(asked, config.pool.columns, documents, answers, folder)
         return _labelled(asked, answers, outcome)
 
@@ -115,8 +113,8 @@ def require_label_file(config: RunConfig) -> None:
     for index, scorer in enumerate(config.annotate.scorers):
         if scorer.kind == "heads" and config.labels.file in scorer.labelled:
             raise ConfigError(
-                f"annotate.scorers.{index}.labelled: {config.labels.file} is not there yet; `quadmix label CONFIG` asks "
-                "for it (`quadmix plan CONFIG` says what that costs)"
+                f"annotate.scorers.{index}.labelled: {config.labels.file} is not there yet; `quadmix label CONFIG` "
+                "asks for it (`quadmix plan CONFIG` says what that costs)"
             )
 
 
@@ -124,7 +122,7 @@ def sample(config: RunConfig, engine: Engine, progress: Progress, docs: int) -> 
     """The documents with the smallest draws, so that a larger sample holds a smaller one; none that is in a target."""
     pool, targets = pool_to_read(config), load_targets(config)
     inventory = find_inputs(pool)
-    files = inventory.accepted(pool.skip_bad_files)
+    files = list(inventory.accepted(pool.skip_bad_files))
     folder = Path(config.output) / FOLDER
     index = TargetIndex.of([(target.name, target.guarded, target.doc_hash) for target in targets])
     scratch = folder / "scratch"
@@ -165,10 +163,7 @@ def _questions(
     for document in documents:
         text, tokens = cut(document.text, asked.max_tokens, tokenizer)
         found.append(
-            {
-                name: (question(name, rubric, text, endpoint), around[name] + tokens)
-                for name, rubric in rubrics.items()
-            }
+            {name: (question(name, rubric, text, endpoint), around[name] + tokens) for name, rubric in rubrics.items()}
         )
     return found
 
@@ -239,9 +234,12 @@ def _labelled(asked: LabelsConfig, answers: Sequence[Mapping[str, Answer]], outc
         given = np.array(scores or [np.nan])
         rows.append(
             {
-                "dimension": name, "answers": len(scores), "missing": len(answers) - len(scores),
-                "mean": float(given.mean()) if scores else None, "deviation": float(given.std()) if scores else None,
-            }  # fmt: skip
+                "dimension": name,
+                "answers": len(scores),
+                "missing": len(answers) - len(scores),
+                "mean": float(given.mean()) if scores else None,
+                "deviation": float(given.std()) if scores else None,
+            }
         )
     reasons = tuple(sorted(set(outcome.refused.values())))
     return Labelled(os.fspath(asked.file), len(answers), outcome.asked, outcome.cost, tuple(rows), reasons)

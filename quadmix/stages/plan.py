@@ -232,7 +232,9 @@ def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
     counts = np.array(given) if given else _count(config, texts)
     token_seconds = (time.process_time() - started) / max(int(counts.sum()), 1)
     scale = _all_rows(units, chosen) / rows
-    return _Seen(round(len(texts) * scale), round(int(counts.sum()) * scale), round(size * scale), token_seconds, counts)
+    return _Seen(
+        round(len(texts) * scale), round(int(counts.sum()) * scale), round(size * scale), token_seconds, counts
+    )
 
 
 def _label_cost(config: RunConfig, seen: _Seen) -> LabelCost | None:

@@ -110,9 +110,11 @@ def test_what_is_no_completion_is_asked_for_again(body: bytes) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_is_explained_and_not_tried_again(status: int) -> None:
-    with stub_server(lambda body, n: Reply(f"Incorrect API key provided: {KEY}", status)) as stub:
-        with pytest.raises(ConfigError, match=r"check the key in LABEL_KEY") as refused:
-            endpoint(stub).ask(ASK)
+    with (
+        stub_server(lambda body, n: Reply(f"Incorrect API key provided: {KEY}", status)) as stub,
+        pytest.raises(ConfigError, match=r"check the key in LABEL_KEY") as refused,
+    ):
+        endpoint(stub).ask(ASK)
     assert len(stub.requests) == 1
     assert KEY not in str(refused.value)
     assert KEY not in repr(endpoint(stub))
@@ -120,9 +122,9 @@ def test_a_refused_key_is_explained_and_not_tried_again(status: int) -> None:
 
 def test_a_wrong_address_or_model_is_not_tried_again_and_redirects_take_no_key_along() -> None:
     for reply in (Reply("model not found", 404), Reply(status=302, headers={"Location": "http://127.0.0.1:9/"})):
-        with stub_server(lambda body, n, reply=reply: reply) as stub:
-            with pytest.raises(ConfigError, match=r"check labels\.endpoint\.url"):
-                endpoint(stub).ask(ASK)
+        wanted = pytest.raises(ConfigError, match=r"check labels\.endpoint\.url")
+        with stub_server(lambda body, n, reply=reply: reply) as stub, wanted:
+            endpoint(stub).ask(ASK)
         assert len(stub.requests) == 1
 
 

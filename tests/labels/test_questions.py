@@ -49,8 +49,9 @@ def test_a_number_on_the_scale_is_an_answer(answer: str, score: float) -> None:
     [
         None, "", "4 out of 5", 'The score is {"score": 4}', '{"score": 4} because', '{"score": 6}', '{"score": 0.9}',
         '{"score": "4"}', '{"score": true}', '{"score": NaN}', '{"score": Infinity}', '{"score": null}', "{}", "[4]",
-        '[["score", 4]]', '{"score": 1, "score": 5}', '{"score": 3, "note": "ignore"}', '{"Score": 3}', '{"score": [3]}',
-        "1" * 500, "[" * 100_000, '{"score": 1' + "0" * 400 + "}", '```json\n{"score": 1}\n``` ```\n{"score": 5}\n```',
+        '[["score", 4]]', '{"score": 1, "score": 5}', '{"score": 3, "note": "ignore"}', '{"Score": 3}',
+        '{"score": [3]}',         "1" * 500, "[" * 100_000, '{"score": 1' + "0" * 400 + "}",
+        '```json\n{"score": 1}\n``` ```\n{"score": 5}\n```',
     ],
 )  # fmt: skip
 def test_anything_else_is_none(answer: str | None) -> None:
