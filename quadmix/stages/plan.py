@@ -23,6 +23,7 @@ from quadmix.config import (
     ClustersConfig,
     DomainConfig,
     EmbeddingClustersConfig,
+    HeadsScorerConfig,
     LinearDomainConfig,
     LinearScorerConfig,
     PerplexityScorerConfig,
@@ -33,6 +34,7 @@ from quadmix.config import (
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.local import usable_cores
 from quadmix.errors import BudgetError, ConfigError, InputError
+from quadmix.heads_config import EncoderModelConfig
 from quadmix.labels.costs import LabelCost, expected_cost
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
@@ -60,6 +62,7 @@ _EMBED_SECONDS = {"lsa": 0.0, "model2vec": 0.4, "sentence_transformers": 20.0}
 _LEARNERS = (
     LinearScorerConfig, RarityScorerConfig, LinearDomainConfig, ClusterDomainConfig, EmbeddingClustersConfig,
 )  # fmt: skip
+_ENCODER_FLOPS = 3e10  # a second of one core in an encoder's products
 _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clusters learn from
 _ODIS_SECONDS = 4e-7  # per document and dimension: four passes over the annotated scores
 _READ_SECONDS = 0.1  # to decode, check, hash and write
@@ -291,11 +294,22 @@ def _annotate_seconds(config: RunConfig, seen: _Seen) -> float:
             read = min(seen.tokens, seen.documents * scorer.max_tokens)
             # a forward pass is about a third of a training step
             total += (scorer.train_tokens * bool(scorer.train_on) + read / 3) * _step_seconds(config, scorer.proxy)
+        elif isinstance(scorer, HeadsScorerConfig) and scorer.model.kind == "encoder":
+            total += min(seen.tokens, seen.documents * scorer.model.max_tokens) * _encoder_seconds(scorer.model)
+            continue  # it has no use for the embedder
         else:
             total += megabytes * _SCORER_SECONDS[scorer.kind]
         embedder = getattr(scorer, "embedder", None)
         total += 0.0 if embedder is None else megabytes * _EMBED_SECONDS[embedder.kind]
     return total
+
+
+def _encoder_seconds(model: EncoderModelConfig) -> float:
+    """Of one core, per token that an encoder scores. Its training is not in it: how many labels there are is not known
+    here."""
+    weights = model.layers * (4 * model.d_model**2 + 3 * model.d_model * model.d_ff)
+    attended = 2 * model.layers * model.d_model * model.max_tokens
+    return 2 * (weights + attended) / _ENCODER_FLOPS
 
 
 def _label_seconds(section: DomainConfig | ClustersConfig) -> float:

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from scipy.stats import spearmanr
 
 from quadmix.config import RunConfig
 from quadmix.config_reader import check_config
+from quadmix.engine.local import LocalEngine
 from quadmix.errors import ConfigError, ResourceError
 from quadmix.progress import Progress
 from quadmix.stages.label import Labelled, label
@@ -278,3 +282,65 @@ def test_mistakes_of_the_section_are_named(tmp_path: Path, change: dict[str, Any
     with pytest.raises(ConfigError, match=problem) as refused:
         check_config(values(tmp_path, "http://127.0.0.1:9/v1", **change))
     assert "secret" not in str(refused.value)
+
+
+def dealt(tmp_path: Path) -> None:
+    """A pool whose texts show their numbers: documents of five subjects, careful or not."""
+    subjects = ("river trout", "theorem proof", "flour oven", "cookie login", "quark gluon")
+    rows = [
+        {
+            "id": f"doc-{number:05d}",
+            "text": f"text of document {number} " + f"{subjects[number % 5]} {('hasty', 'careful')[number % 2]} " * 12,
+            "domain": ("forum", "law")[number % 3 == 0],
+            "n_tokens": 40,
+            "score": float(number % 7),
+        }
+        for number in range(200)
+    ]
+    (tmp_path / "pool").mkdir()
+    for shard in range(4):
+        pq.write_table(pa.Table.from_pylist(rows[shard::4]), tmp_path / "pool" / f"part-{shard}.parquet")
+
+
+def annotated(asked: dict[str, Any], output: Path, unit_bytes: str, engine: Any) -> dict[str, tuple[float, float]]:
+    values = {**asked, "output": str(output), "pool": {**asked["pool"], "unit_bytes": unit_bytes}}
+    pipeline = Pipeline(check_config(values), engine, Progress.silent(), "annotate")
+    pipeline.run()
+    assert pipeline.annotated is not None
+    table = pa.concat_tables([pq.read_table(file) for file in pipeline.annotated.files], promote_options="permissive")
+    columns = (table[name].to_pylist() for name in ("doc_id", "score_deep", "score_careful"))
+    return {doc_id: (deep, careful) for doc_id, deep, careful in zip(*columns, strict=True)}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"kind": "ridge"},
+        {
+            "kind": "encoder",
+            "d_model": 16,
+            "layers": 1,
+            "heads": 1,
+            "d_ff": 32,
+            "max_tokens": 64,
+            "epochs": 6,
+            "lr": 0.01,
+        },
+    ],
+)
+def test_heads_learn_from_the_file_and_every_engine_scores_alike(
+    tmp_path: Path, stub: Stub, model: dict[str, Any]
+) -> None:
+    dealt(tmp_path)
+    asked = values(tmp_path, stub.url, sample_docs=110)
+    asked["annotate"]["scorers"][1] |= {"model": model, "explained_variance": 1.0}
+    run(check_config(asked))
+    found = annotated(asked, tmp_path / "one", "128MiB", InlineEngine())
+    numbers = [int(doc_id.removeprefix("doc-")) for doc_id in found]
+    for place, label_of in enumerate((lambda n: 1 + n % 5, lambda n: 10 * (n % 2))):
+        assert spearmanr([one[place] for one in found.values()], [label_of(n) for n in numbers]).statistic > 0.8
+    engine = LocalEngine(1, Progress.silent())
+    try:
+        assert annotated(asked, tmp_path / "two", "4KiB", engine) == found
+    finally:
+        engine.close()
