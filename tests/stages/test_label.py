@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
+from quadmix.cli import main
 from quadmix.config import RunConfig
 from quadmix.config_reader import check_config
 from quadmix.engine.local import LocalEngine
@@ -312,24 +313,22 @@ def annotated(asked: dict[str, Any], output: Path, unit_bytes: str, engine: Any)
     return {doc_id: (deep, careful) for doc_id, deep, careful in zip(*columns, strict=True)}
 
 
+RIDGE = {"kind": "ridge"}
+ENCODER = {
+    "kind": "encoder", "d_model": 16, "layers": 1, "heads": 1, "d_ff": 32, "max_tokens": 64, "epochs": 6, "lr": 0.01,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "model",
+    ("model", "engine"),
     [
-        {"kind": "ridge"},
-        {
-            "kind": "encoder",
-            "d_model": 16,
-            "layers": 1,
-            "heads": 1,
-            "d_ff": 32,
-            "max_tokens": 64,
-            "epochs": 6,
-            "lr": 0.01,
-        },
+        pytest.param(ENCODER, "local", id="encoder, local"),
+        pytest.param(RIDGE, "local", id="ridge, local", marks=pytest.mark.long),
+        pytest.param(ENCODER, "spark", id="encoder, spark", marks=[pytest.mark.spark, pytest.mark.long]),
     ],
 )
 def test_heads_learn_from_the_file_and_every_engine_scores_alike(
-    tmp_path: Path, stub: Stub, model: dict[str, Any]
+    tmp_path: Path, stub: Stub, model: dict[str, Any], engine: str, request: pytest.FixtureRequest
 ) -> None:
     dealt(tmp_path)
     asked = values(tmp_path, stub.url, sample_docs=110)
@@ -339,8 +338,36 @@ def test_heads_learn_from_the_file_and_every_engine_scores_alike(
     numbers = [int(doc_id.removeprefix("doc-")) for doc_id in found]
     for place, label_of in enumerate((lambda n: 1 + n % 5, lambda n: 10 * (n % 2))):
         assert spearmanr([one[place] for one in found.values()], [label_of(n) for n in numbers]).statistic > 0.8
-    engine = LocalEngine(1, Progress.silent())
-    try:
-        assert annotated(asked, tmp_path / "two", "4KiB", engine) == found
-    finally:
-        engine.close()
+    other: Any = request.getfixturevalue("spark_engine") if engine == "spark" else LocalEngine(1, Progress.silent())
+    assert annotated(asked, tmp_path / "two", "4KiB", other) == found
+    if engine == "local":
+        other.close()
+
+
+def test_the_command_prints_the_table_and_says_what_is_kept(
+    tmp_path: Path,
+    stub: Stub,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    inline: InlineEngine,
+) -> None:
+    file = tmp_path / "run.yaml"
+    asked = values(tmp_path, stub.url, endpoint={"api_key_env": "LABEL_KEY"})
+    file.write_text(json.dumps(asked))
+    monkeypatch.delenv("LABEL_KEY", raising=False)
+    assert main(["label", str(file)]) == 2
+    assert "LABEL_KEY is not set" in (said := capsys.readouterr().err)
+    assert "answers that were paid for are kept" in said
+    monkeypatch.setenv("LABEL_KEY", "not-a-secret-of-anyone")
+    assert main(["label", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"depth +12 +0 ", out)
+    assert out.splitlines()[-1] == asked["labels"]["file"]
+    assert "12 documents x 2 dimensions, 24 to ask" in err
+    assert main(["label", str(file), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["asked"], again["documents"]) == (0, 12)
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"not-a-secret-of-anyone" not in everything + (tmp_path / "labels.jsonl").read_bytes()
+    assert main(["plan", str(file)]) in (0, 2)
+    assert "labels  " not in capsys.readouterr().out
