@@ -73,6 +73,10 @@ class Endpoint:
                 f"labels.endpoint.api_key_env: the environment variable {config.api_key_env} is not set; set it to the "
                 "endpoint's key, or give `api_key_env: null` for a server that wants none"
             )
+        if not (key.isascii() and key.isprintable()):  # http.client would refuse it, and show it
+            raise ConfigError(
+                f"labels.endpoint.api_key_env: what {config.api_key_env} holds is no key: wanted one line of ASCII"
+            )
         return cls(config, stop, key)
 
     @property

@@ -7,8 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+NOW = 1_000_000  # the server's clock, seconds
 
 
 @dataclass
@@ -70,6 +73,9 @@ def stub_server(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Stub]
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(raw)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return formatdate(NOW, usegmt=True)
 
         def log_message(self, *_: Any) -> None:
             pass

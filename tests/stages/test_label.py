@@ -220,6 +220,9 @@ def test_the_plan_expects_what_the_run_then_counts(tmp_path: Path, stub: Stub) -
     assert int(counted.replace(",", "")) == pytest.approx(expected.input_tokens, rel=0.1)
     assert expected.cost == pytest.approx((expected.input_tokens * 1 + 24 * 16 * 2) / 1e6)
     assert make_estimate(asked).labels is None  # the file is there
+    with_encoder = values(tmp_path, stub.url)
+    with_encoder["annotate"]["scorers"][1]["model"] = {"kind": "encoder", "d_model": 512, "max_tokens": 1024}
+    assert make_estimate(check_config(with_encoder)).seconds["annotate"] > make_estimate(asked).seconds["annotate"]
 
 
 def test_an_endpoint_that_counts_more_than_expected_is_stopped_at_the_limit(tmp_path: Path) -> None:
