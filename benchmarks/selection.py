@@ -39,7 +39,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.generated_pool import CRITERIA, write
 from benchmarks.measuring import Measured, look, measure
-from quadmix.config import LocalEngineConfig, MixtureConfig, SparkEngineConfig, Theta, parse_count
+from quadmix.config import LocalEngineConfig, MixtureConfig, SparkEngineConfig, Theta
+from quadmix.config_values import parse_count
 from quadmix.core.budget import Cut, copies_taken, whole_shares
 from quadmix.core.mixture import meet_budget
 from quadmix.core.summary import PoolSummary

@@ -56,8 +56,18 @@ class Block(nn.Module):
         qkv = self.qkv(rms_norm(x)).view(batch, time, 3 * self.heads, head)
         qk, v = torch.split(qkv, [2 * self.heads, self.heads], dim=2)
         q, k = rotate(qk, rotation).chunk(2, dim=2)
-        attended = _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
+        attended = self._attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         return attended.transpose(1, 2).reshape(batch, time, d_model)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Causal attention over (batch, heads, time, head)."""
+        time = q.shape[2]
+        if time > SPELLED_OUT:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        # one batched product a step, the mask added by the first of them
+        rows = [part.reshape(-1, time, q.shape[3]) for part in (q, k, v)]
+        weights = torch.baddbmm(mask, rows[0], rows[1].transpose(1, 2), alpha=q.shape[3] ** -0.5).softmax(dim=-1)
+        return torch.bmm(weights, rows[2]).view(q.shape)
 
 
 def _matrix(inputs: int, outputs: int) -> nn.Linear:
@@ -65,17 +75,6 @@ def _matrix(inputs: int, outputs: int) -> nn.Linear:
     linear: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=False)  # type: ignore[no-untyped-call]
     nn.init.zeros_(linear.weight)
     return linear
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Causal attention over (batch, heads, time, head)."""
-    time = q.shape[2]
-    if time > SPELLED_OUT:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    # one batched product a step, the mask added by the first of them
-    rows = [part.reshape(-1, time, q.shape[3]) for part in (q, k, v)]
-    weights = torch.baddbmm(mask, rows[0], rows[1].transpose(1, 2), alpha=q.shape[3] ** -0.5).softmax(dim=-1)
-    return torch.bmm(weights, rows[2]).view(q.shape)
 
 
 class Decoder(nn.Module):

@@ -63,7 +63,7 @@ class LanguageModel:
         owner, first, size = _windows(lengths, self.decoder.config.seq_len)
         totals = np.zeros(len(documents))
         with one_thread(), torch.inference_mode():
-            for width, members in _by_width(size, self.decoder.config.seq_len):
+            for width, members in by_width(size, self.decoder.config.seq_len):
                 rows = max(1, POSITIONS // width)
                 for begin in range(0, len(members), rows):
                     chosen = members[begin : begin + rows]
@@ -121,7 +121,7 @@ def _windows(
     return owner, base[owner] + within * seq_len, np.minimum(seq_len, lengths[owner] - within * seq_len)
 
 
-def _by_width(size: NDArray[np.int64], seq_len: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def by_width(size: NDArray[np.int64], seq_len: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """The windows of each padded width: 16, 32, ... below seq_len, then seq_len."""
     widths = [SHORTEST << k for k in range(32) if SHORTEST << k < seq_len] + [seq_len]
     width_of = np.searchsorted(widths, size)

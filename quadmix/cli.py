@@ -132,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     _config_command(commands, "plan", "feasibility, cost and time estimate, without doing any work").set_defaults(
         command=_plan
     )
+    text = "have a sample of the pool rated by a model behind an endpoint: the section `labels`; this costs money"
+    _config_command(commands, "label", text).set_defaults(command=_label)
     _manifest_commands(commands)
     return parser
 
@@ -203,6 +205,19 @@ def _plan(args: argparse.Namespace) -> int:
     return 2 if estimate.problems else 0
 
 
+def _label(args: argparse.Namespace) -> int:
+    from quadmix.stages.label import label
+
+    config, progress = _config(args), _progress(args)
+    engine = make_engine(config.engine, progress)
+    try:
+        found = label(config, engine, progress)
+    finally:
+        engine.close()
+    _print_answer(found, args.json)
+    return 0
+
+
 def _verify(args: argparse.Namespace) -> int:
     from quadmix.manifest.verify import verify
 
@@ -254,6 +269,8 @@ def _print_outcome(outcome: dict[str, Any], as_json: bool) -> None:
 
 
 def _next_step(code: int, args: argparse.Namespace) -> str:
+    if args.name == "label":
+        return "no label file was written; answers that were paid for are kept: run the same command again to go on"
     if getattr(args, "until", None) is None:
         return "nothing was changed"
     published = "what was published before is untouched"

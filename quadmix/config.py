@@ -1,54 +1,22 @@
 """The run configuration: every key that a YAML file may hold, with its type, range and meaning.
 
 Unknown keys are errors, objects are frozen, unions are told apart by `kind`. Sizes and budgets accept plain
-integers or `10B`, `500M`, `64MiB` (see `Count` and `ByteSize`). Reading a file, with all its problems listed at
+integers or `10B`, `500M`, `64MiB` (see `config_values`). Reading a file, with all its problems listed at
 once, is `quadmix.config_reader`.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from quadmix.config_base import Fraction, Name, Section
 from quadmix.config_rules import MemberConfig, RuleSettings
-
-_COUNT_SUFFIX = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_BYTE_SUFFIX = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def _parse(value: object, suffixes: dict[str, int], wanted: str) -> int:
-    if isinstance(value, bool):
-        raise ValueError(f"found a boolean, wanted {wanted}")
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str):
-        match = re.fullmatch(r"([0-9]+)(?:\.([0-9]+))?\s*([A-Za-z]*)", value.strip())
-        if match and match[3].upper() in suffixes:
-            scale, fraction = suffixes[match[3].upper()], match[2] or ""
-            scaled: int = int(match[1] + fraction) * scale
-            unit = int("1" + "0" * len(fraction))
-            if scaled % unit == 0 and (scale > 1 or not fraction):
-                return scaled // unit
-    raise ValueError(f"found {value!r}, wanted {wanted}")
-
-
-def parse_count(value: object) -> int:
-    """`3`, `"10B"`, `"1.5M"` to an integer; anything else (floats, `1e9`) is refused."""
-    return _parse(value, _COUNT_SUFFIX, "a whole number or a form such as 500M or 10B")
-
-
-def parse_bytes(value: object) -> int:
-    """`4096`, `"64MB"`, `"128MiB"` to an integer number of bytes."""
-    return _parse(value, _BYTE_SUFFIX, "a whole number of bytes or a form such as 64MB or 128MiB")
-
+from quadmix.config_values import ByteSize, Count, Fraction, Name, Section
+from quadmix.heads_config import HeadsModelConfig, RidgeModelConfig
+from quadmix.label_config import LabelsConfig
 
 LEAST_TRIALS = 8  # to fit a regressor on
-Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
-ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
-
 
 # ---------------------------------------------------------------------------------------------- input
 
@@ -230,20 +198,29 @@ EmbedderConfig = Annotated[LsaEmbedderConfig | PretrainedEmbedderConfig, Field(d
 
 
 class HeadsScorerConfig(Section):
-    """Dimensions of which only some documents carry labels: learned from embeddings, one head each.
+    """Dimensions of which only some documents carry labels, learned from their text, one head each.
 
-    labelled: files of labelled documents; labels: criterion -> column of theirs, higher is better. components and
-    explained_variance: as in `odis`, for the validation on held-out documents, component by component; least_spearman:
-    below it the scorer is refused.
+    labelled: files of labelled documents; labels: criterion -> column of theirs, higher is better. incomplete: what to
+    do with documents that lack a label. model: `ridge` on the `embedder`, or an `encoder`, which needs none. components
+    and explained_variance: as in `odis`, for the validation on held-out documents, component by component;
+    least_spearman: below it the scorer is refused.
     """
 
     kind: Literal["heads"]
     labelled: tuple[str, ...] = Field(min_length=1)
     labels: dict[Name, str] = Field(min_length=2)
+    incomplete: Literal["refuse", "leave_out"] = "refuse"
+    model: HeadsModelConfig = RidgeModelConfig()
     embedder: EmbedderConfig = LsaEmbedderConfig()
     components: Annotated[int, Field(ge=1, le=9)] = 4
     explained_variance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     least_spearman: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.5
+
+    @model_validator(mode="after")
+    def _embedder_used(self) -> HeadsScorerConfig:
+        if self.model.kind == "encoder" and self.embedder != LsaEmbedderConfig():
+            raise ValueError("`embedder` does nothing beside `model: {kind: encoder}`; leave it out")
+        return self
 
 
 class ClusterDomainConfig(Section):
@@ -755,6 +732,7 @@ class RunConfig(Section):
     pool: PoolConfig
     targets: tuple[TargetConfig, ...] = ()
     tokenizer: TokenizerConfig | None = None
+    labels: LabelsConfig | None = None
     annotate: AnnotateConfig = AnnotateConfig()
     mixture: MixtureConfig
     search: SearchConfig | None = None

@@ -43,6 +43,8 @@ from quadmix.config import (
     TrainedModelConfig,
 )
 from quadmix.config_rules import RuleSettings
+from quadmix.label_checks import heads_checks, labels_checks
+from quadmix.label_config import LabelsConfig
 from quadmix.strict_yaml import Path
 
 Problem = tuple[Path, str]
@@ -394,8 +396,12 @@ def _engine(engine: EngineConfig) -> Iterator[Problem]:
 # ---------------------------------------------------------------------------------------------- paths
 
 
-def _paths(annotate: AnnotateConfig, targets: Targets, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
+def _paths(
+    labels: LabelsConfig | None, annotate: AnnotateConfig, targets: Targets, tokenizer: TokenizerConfig | None
+) -> Iterator[Problem]:
     for path, value in _named_paths(annotate, targets, tokenizer):
+        if labels is not None and value == labels.file and path[-2:-1] == ("labelled",):
+            continue  # `quadmix label` writes it
         if FilePath(value).suffix.lower() in _UNSAFE_MODELS:
             yield path, f"UNSUPPORTED_FORMAT: found {value!r}, whose format can run code; use safetensors or json"
         elif "://" not in value and not FilePath(value).exists():
@@ -474,7 +480,9 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("annotate", "pool"), _domains),
     (("annotate",), _scorer_details),
     (("annotate", "targets"), _references),
-    (("annotate", "targets", "tokenizer"), _paths),
+    (("labels", "annotate", "targets", "tokenizer"), _paths),
+    (("labels", "annotate", "pool", "tokenizer"), labels_checks),
+    (("annotate", "tokenizer"), heads_checks),
     (("annotate", "mixture"), _criteria),
     (("mixture",), _ranges),
     (("mixture",), _constraints),

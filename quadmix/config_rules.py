@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from quadmix.config_base import Name, Section
+from quadmix.config_values import Name, Section
 
 BY_CRITERION = ("topk", "threshold", "gumbel", "density", "cluster_quality")
 RULES = ("random", *BY_CRITERION, "criteria_mix")

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quadmix.config import RunConfig, parse_count
+from quadmix.config import RunConfig
 from quadmix.config_reader import read_config
+from quadmix.config_values import parse_count
 from quadmix.engine import make_engine
 from quadmix.progress import Progress
 

@@ -28,6 +28,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("quadmix/scorers/linear.py", "spark order"): "FitContext.sample chooses by document hash",
     ("quadmix/scorers/perplexity.py", "spark order"): "FitContext.sample chooses by document hash",
     ("quadmix/scorers/rarity.py", "spark order"): "FitContext.sample chooses by document hash",
+    ("quadmix/stages/label.py", "spark order"): "FitContext.sample chooses by document hash",
     ("quadmix/manifest/publish.py", "listing"): "removes what a killed attempt left",
     ("quadmix/stages/annotate.py", "listing"): "removes what a killed attempt left",
     ("quadmix/engine/spark.py", "clock"): "paces the size of Spark jobs; results are keyed by item",

@@ -1,7 +1,7 @@
-"""Quality dimensions that only a labelled sample has, learned from embeddings: one linear head a dimension.
+"""Quality dimensions that only a labelled sample has, learned from text: one head a dimension.
 
-Ridge regression from a document's embedding to all labels at once (the penalty by leave-one-out error), on four fifths
-of the labelled documents in hash order. The rest says what the heads are worth, component by component, since that is
+Ridge regression on embeddings, or a small transformer encoder, learns from four fifths of the labelled documents in
+hash order. The rest says what the heads are worth, component by component, since that is
 how ODiS uses them (arXiv 2510.18909): the labels' correlation matrix is taken apart on the first part, labels and
 predictions of the rest are projected, and a component whose Spearman correlation is below `least_spearman` is refused.
 A regression predicts less spread than there is, and the less, the less it knows; so every head's output is stretched
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,28 +24,38 @@ from quadmix.core.components import Components, principal_components
 from quadmix.core.cross_moments import CrossMoments
 from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import fingerprint, seed_for
-from quadmix.one_thread import one_blas_thread
 from quadmix.scorers.base import Criterion, float32_column
 from quadmix.scorers.context import Document, FitContext
-from quadmix.scorers.embedders import Embedder, embedder_from, fit_embedder
+from quadmix.scorers.encoder_heads import fit_encoder_heads, load_encoder_heads
 from quadmix.scorers.model_files import ModelFile, load_model, save_model
+from quadmix.scorers.ridge_heads import fit_ridge, load_ridge
+from quadmix.scorers.tokens import Tokenizer
 
 FORM = "heads"
 _HELD_OUT = 5  # every fifth document in hash order
 _LEAST_DOCS = 50  # ten held out: a rank correlation of fewer says nothing
-_PENALTIES = tuple(10.0**power for power in range(-3, 4))
 
 Floats = NDArray[np.float64]
 
 
+class HeadModel(Protocol):
+    """What gives D numbers to every text."""
+
+    def predict(self, texts: Sequence[str], tokenizer: Tokenizer | None) -> Floats:
+        """(n, D), before they are stretched."""
+        ...
+
+
 @dataclass(frozen=True)
 class HeadsScorer:
-    """One criterion a label, named as the config says. names: in the order of the model's heads."""
+    """One criterion a label, named as the config says. names: in the order of the model's heads; tokenizer: that an
+    encoder reads with."""
 
     names: tuple[str, ...]
     model: ModelFile
+    tokenizer: Tokenizer | None = None
     name: str = "heads"
-    version: str = "1"
+    version: str = "2"
     inputs: tuple[str, ...] = ()
 
     @classmethod
@@ -53,32 +63,42 @@ class HeadsScorer:
         """Learn from the labelled documents. Raises ConfigError for labels that are no numbers, InputError for too few
         documents and for a component that the heads do not predict."""
         names = tuple(config.labels)
-        documents = context.read_paths(config.labelled, tuple(config.labels.values()))
+        every = context.read_paths(config.labelled, tuple(config.labels.values()))
+        documents = _complete(every, config) if config.incomplete == "leave_out" else every
+        left_out = len(every) - len(documents)
         labels = _labels(documents, config.labels)
         held = np.arange(len(documents)) % _HELD_OUT == _HELD_OUT - 1
         least = _LEAST_DOCS + 2 * len(names)
         if len(documents) < least:
+            without = f" ({left_out} lack a label and were left out)" if left_out else ""
             raise InputError(
-                f"heads scorer: {len(documents)} labelled documents for {len(names)} labels, wanted at least {least}"
+                f"heads scorer: {len(documents)} labelled documents for {len(names)} labels{without}, wanted at least "
+                f"{least}"
             )
         fitted = _components(labels[~held], names, config)
-        seed = seed_for(context.seed, "heads")
-        embedder, points = fit_embedder(config.embedder, [document.text for document in documents], seed)
-        weights, offsets = _ridge(points[~held], labels[~held])
-        predicted = _predict(points, weights, offsets)
-        offsets, weights = _stretched(predicted[held], labels[~held], weights, offsets)
-        checks = _validated(fitted, labels[held], _predict(points[held], weights, offsets))
+        seed, texts = seed_for(context.seed, "heads"), [document.text for document in documents]
+        tokenizer = context.tokenizer if config.model.kind == "encoder" else None
+        if config.model.kind == "encoder":
+            found = fit_encoder_heads(config.model, tokenizer, texts, labels, ~held, seed)
+        else:
+            found = fit_ridge(config.embedder, texts, labels, ~held, seed)
+        described, arrays, raw = found
+        scale, shift = _stretch(raw[held], labels[~held])
+        checks = _validated(fitted, labels[held], raw[held] * scale + shift)
         weak = [check for check in checks if check["spearman"] < config.least_spearman]
         if weak:
             said = "; ".join(f"{one['name']}: Spearman {one['spearman']:.2f}, R2 {one['r2']:.2f}" for one in weak)
             raise InputError(
                 f"heads scorer: of {int(held.sum())} held-out documents the heads do not predict {said}; wanted a "
-                f"Spearman of at least {config.least_spearman:g}. Label more documents, use another embedder, or leave "
-                "out the dimensions that text alone does not show"
+                f"Spearman of at least {config.least_spearman:g}. Label more documents, use another embedder or model, "
+                "or leave out the dimensions that text alone does not show"
             )
-        facts = {"labels": list(names), "embedder": dict(embedder.facts), "held_out": int(held.sum()), "checks": checks}
-        arrays = {**embedder.arrays, "weights": weights, "offsets": offsets}
-        return cls(names, save_model(context.directory, "heads", FORM, arrays, facts))
+        facts = {
+            **described, "model": config.model.kind, "labels": list(names), "held_out": int(held.sum()),
+            "left_out": left_out, "checks": checks,
+        }  # fmt: skip
+        arrays = {**arrays, "scale": scale, "shift": shift}
+        return cls(names, save_model(context.directory, "heads", FORM, arrays, facts), tokenizer)
 
     @property
     def outputs(self) -> tuple[Criterion, ...]:
@@ -86,7 +106,8 @@ class HeadsScorer:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(FORM, self.version, self.model.sha256)
+        tokens = "none" if self.tokenizer is None else self.tokenizer.digest
+        return fingerprint(FORM, self.version, self.model.sha256, tokens)
 
     def load(self) -> None:
         """Read the model file. Raises InputError when it is missing or changed."""
@@ -94,11 +115,17 @@ class HeadsScorer:
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """What every head says of each `text`, in the units of its label."""
-        embedder, weights, offsets = _ready(self.model)
+        heads, scale, shift = _ready(self.model)
         texts = [text or "" for text in batch.column("text").to_pylist()]
-        values = _predict(embedder.transform(texts), weights, offsets)
+        values = heads.predict(texts, self.tokenizer) * scale + shift
         columns = [float32_column(values[:, place]) for place in range(len(self.names))]
         return pa.record_batch(columns, names=list(self.names))
+
+
+def _complete(documents: Sequence[Document], config: HeadsScorerConfig) -> list[Document]:
+    """Those that lack no label."""
+    wanted = tuple(config.labels.values())
+    return [one for one in documents if all(one.columns.get(column) is not None for column in wanted)]
 
 
 def _labels(documents: Sequence[Document], columns: dict[str, str]) -> Floats:
@@ -109,8 +136,10 @@ def _labels(documents: Sequence[Document], columns: dict[str, str]) -> Floats:
             value = document.columns.get(column)
             number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
             if not np.isfinite(number):
+                hint = "; fill it in, or give `incomplete: leave_out`" if value is None else ""
                 raise ConfigError(
-                    f"heads scorer: document {document.id!r} has {value!r} in {column!r}, wanted a number for {name!r}"
+                    f"heads scorer: document {document.id!r} has {value!r} in {column!r}, wanted a number for "
+                    f"{name!r}{hint}"
                 )
             found[row, place] = number
     return found
@@ -126,31 +155,12 @@ def _components(labels: Floats, names: tuple[str, ...], config: HeadsScorerConfi
         raise InputError(f"heads scorer: labels: {error}") from error
 
 
-def _ridge(points: NDArray[np.float32], labels: Floats) -> tuple[Floats, Floats]:
-    """(D, d) weights and (D,) offsets."""
-    from sklearn.linear_model import RidgeCV
-
-    deviation = labels.std(axis=0)
-    with one_blas_thread():
-        model = RidgeCV(alphas=_PENALTIES, alpha_per_target=True)
-        model.fit(points.astype(np.float64), (labels - labels.mean(axis=0)) / deviation)
-    weights = np.asarray(model.coef_, dtype=np.float64) * deviation[:, None]
-    offsets = np.asarray(model.intercept_, dtype=np.float64) * deviation + labels.mean(axis=0)
-    return weights, offsets
-
-
-def _predict(points: NDArray[np.float32], weights: Floats, offsets: Floats) -> Floats:
-    """(n, D), a document at a time: a product's last bits depend on the number of its rows."""
-    rows = [weights @ point + offsets for point in points.astype(np.float64)]
-    return np.stack(rows) if rows else np.zeros((0, len(offsets)))
-
-
-def _stretched(predicted: Floats, labels: Floats, weights: Floats, offsets: Floats) -> tuple[Floats, Floats]:
-    """(offsets, weights) whose predictions have the labels' mean and deviation. A head that says the same of all
-    documents stays as it is: the validation refuses it."""
+def _stretch(predicted: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    """(scale, shift) that give predictions the labels' mean and deviation. A head that says the same of all
+    documents keeps its spread: the validation refuses it."""
     spread = predicted.std(axis=0)
     scale = np.divide(labels.std(axis=0), spread, out=np.ones_like(spread), where=spread > 0)
-    return labels.mean(axis=0) + (offsets - predicted.mean(axis=0)) * scale, weights * scale[:, None]
+    return scale, labels.mean(axis=0) - predicted.mean(axis=0) * scale
 
 
 def _validated(fitted: Components, labels: Floats, predicted: Floats) -> list[dict[str, Any]]:
@@ -171,7 +181,7 @@ def _validated(fitted: Components, labels: Floats, predicted: Floats) -> list[di
 
 
 @lru_cache(maxsize=2)
-def _ready(file: ModelFile) -> tuple[Embedder, Floats, Floats]:
+def _ready(file: ModelFile) -> tuple[HeadModel, Floats, Floats]:
     arrays, facts = load_model(file, FORM)
-    weights, offsets = (np.asarray(arrays[name], dtype=np.float64) for name in ("weights", "offsets"))
-    return embedder_from(facts, arrays), weights, offsets
+    heads: HeadModel = load_encoder_heads(facts, arrays) if facts["model"] == "encoder" else load_ridge(facts, arrays)
+    return heads, arrays["scale"], arrays["shift"]

@@ -41,7 +41,7 @@ class Journal:
         except OSError as error:
             raise ResourceError(
                 f"{self.path}: cannot append to the journal ({error.strerror}); free the disk or check its "
-                "permissions, then rerun the same command: finished trials are kept"
+                "permissions, then rerun the same command: what is finished is kept"
             ) from error
         self.entries[key] = json.loads(body)["value"]
 

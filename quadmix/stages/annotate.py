@@ -75,8 +75,8 @@ def annotate(config: RunConfig, engine: Engine, progress: Progress) -> Annotated
 
     Raises ConfigError (exit 2) and InputError (exit 3) before anything is recorded.
     """
-    pool = _read_config(config)
-    tokenizer = _tokenizer(config)
+    pool = pool_to_read(config)
+    tokenizer = None if config.tokenizer is None else load_tokenizer(config.tokenizer)
     targets = load_targets(config)
     inventory = find_inputs(pool)
     files = inventory.accepted(pool.skip_bad_files)
@@ -111,6 +111,7 @@ class _Work:
         self.root = Path(config.output)
         self.targets = targets
         self.tokenizer = tokenizer
+        self.counting = tokenizer if pool.columns.tokens is None else None  # scorers read tokens either way
         self.index = TargetIndex.of([(target.name, target.guarded, target.doc_hash) for target in targets])
         self.refused: list[Refusal] = []
 
@@ -131,10 +132,10 @@ class _Work:
             labeler,
             self.config.annotate.domains if isinstance(self.config.annotate.domains, ColumnDomainConfig) else None,
             clusters,
-            self.tokenizer,
+            self.counting,
             self.engine.share(self.index),
         )
-        base = base_key(self.config, scorers, labeler, clusters, self.tokenizer, self.targets)
+        base = base_key(self.config, scorers, labeler, clusters, self.counting, self.targets)
         units, payloads = self._annotate_units(task, plan_units(inputs, self.pool.unit_bytes), base)
         criteria = tuple(criterion.name for scorer in scorers for criterion in scorer.outputs)
         final = quarantine_duplicates(self.engine, self.directory, payloads, criteria)
@@ -354,7 +355,7 @@ class LoadSummary:
         return PoolSummary.load(str(Path(self.directory) / name))
 
 
-def _read_config(config: RunConfig) -> PoolConfig:
+def pool_to_read(config: RunConfig) -> PoolConfig:
     """The pool section as the readers need it; raises ConfigError for what the sections ask of each other."""
     problems: list[str] = []
     pool, domains = config.pool, config.annotate.domains
@@ -373,13 +374,6 @@ def _read_config(config: RunConfig) -> PoolConfig:
     if problems:
         raise ConfigError(problems)
     return pool
-
-
-def _tokenizer(config: RunConfig) -> Tokenizer | None:
-    """The tokenizer that counts, None when the pool's own counts are used."""
-    if config.pool.columns.tokens is not None or config.tokenizer is None:
-        return None
-    return load_tokenizer(config.tokenizer)
 
 
 def _require_distinct(scorers: Sequence[FittedScorer]) -> None:

@@ -90,7 +90,7 @@ def _side_paths(config: RunConfig) -> list[str]:
         for name in ("positives", "negatives", "train_on", "labelled", "targets"):
             found.extend(getattr(section, name, ()))
         model = getattr(section, "model", None)
-        if model is not None:
+        if isinstance(model, str):  # the heads' says what to fit
             found.append(model)
         if isinstance(section, AskLlmScorerConfig):
             found.append(section.path)

@@ -11,6 +11,7 @@ from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
 from quadmix.search.result import SearchResult
 from quadmix.stages.annotate import Annotated, annotate
+from quadmix.stages.label import require_label_file
 from quadmix.stages.records import run_lock
 
 STAGES = ("annotate", "search", "select", "report")
@@ -38,6 +39,7 @@ class Pipeline:
                 getattr(self, f"_{stage}")()
 
     def _annotate(self) -> None:
+        require_label_file(self.config)
         self.annotated = annotate(self.config, self.engine, self.progress)
 
     def _search(self) -> None:

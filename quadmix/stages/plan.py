@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from quadmix.config import (
     AskLlmScorerConfig,
@@ -27,6 +28,7 @@ from quadmix.config import (
     DomainConfig,
     DsirScorerConfig,
     EmbeddingClustersConfig,
+    HeadsScorerConfig,
     HuggingFaceModelConfig,
     LinearDomainConfig,
     LinearScorerConfig,
@@ -40,6 +42,8 @@ from quadmix.core.sketch import order_key
 from quadmix.core.summary import COARSE_SHIFT, PoolSummary
 from quadmix.engine.local import usable_cores
 from quadmix.errors import ConfigError, InputError
+from quadmix.heads_config import EncoderModelConfig
+from quadmix.labels.costs import LabelCost, expected_cost
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults
 from quadmix.pool.readers import read_unit
@@ -74,6 +78,7 @@ _LEARNERS = (
     LinearScorerConfig, RarityScorerConfig, DsirScorerConfig, DensityScorerConfig, LinearDomainConfig,
     ClusterDomainConfig, EmbeddingClustersConfig,
 )  # fmt: skip
+_ENCODER_FLOPS = 3e10  # a second of one core in an encoder's products
 _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clusters learn from
 _ODIS_SECONDS = 4e-7  # per document and dimension: four passes over the annotated scores
 _READ_SECONDS = 0.1  # to decode, check, hash and write
@@ -100,6 +105,7 @@ class Estimate:
     seconds: dict[str, float]
     quad: Mapping[str, int] | None = None  # documents that are tokenised for Quad, and of them scored, at most
     advice: tuple[str, ...] = field(default=())
+    labels: LabelCost | None = None  # of `quadmix label`, before anything is asked; None once its file is there
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -121,6 +127,8 @@ class Estimate:
                 f"quad        up to {scored:,} documents scored ({scored / max(self.documents, 1):.1%} of the pool), "
                 f"about {tokenised:,} tokenised for it"
             )
+        if self.labels is not None:
+            lines.append(f"labels      {self.labels.line()}: `quadmix label` asks")
         for stage, seconds in self.seconds.items():
             lines.append(f"{stage:<11} about {_duration(seconds)} on {self.workers} workers")
         lines.append(f"in all      about {_duration(sum(self.seconds.values()))}")
@@ -152,6 +160,9 @@ def make_estimate(config: RunConfig) -> Estimate:
         )
     elif done is not None:
         problems += _constraint_problems(config, done) + quota_problems(config, done)
+    labels = _label_cost(config, seen)
+    if labels is not None and labels.problem is not None:
+        problems.append(labels.problem)
     seconds, proxies, proxy_tokens = {"annotate": _annotate_seconds(config, seen) / workers}, 0, 0
     search = config.search
     if search is not None and config.select.mixture in ("winner", "proposal"):
@@ -176,7 +187,7 @@ def make_estimate(config: RunConfig) -> Estimate:
     return Estimate(
         tuple(problems), inventory.warnings, len(inventory.files), len(units),
         sum(file.size for file in inventory.files), documents, tokens, done is not None, config.mixture.budget,
-        tokens * cap, proxies, proxy_tokens, workers, seconds, work, tuple(advice),
+        tokens * cap, proxies, proxy_tokens, workers, seconds, work, tuple(advice), labels,
     )  # fmt: skip
 
 
@@ -247,6 +258,7 @@ class _Seen:
     tokens: int
     text_bytes: int
     token_seconds: float
+    lengths: NDArray[np.int64]  # tokens of the sampled documents
 
 
 def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
@@ -277,7 +289,15 @@ def _sample(config: RunConfig, units: Sequence[Unit]) -> _Seen:
     counts = np.array(given) if given else _count(config, texts)
     token_seconds = (time.process_time() - started) / max(int(counts.sum()), 1)
     scale = _all_rows(units, chosen) / rows
-    return _Seen(round(len(texts) * scale), round(int(counts.sum()) * scale), round(size * scale), token_seconds)
+    return _Seen(
+        round(len(texts) * scale), round(int(counts.sum()) * scale), round(size * scale), token_seconds, counts
+    )
+
+
+def _label_cost(config: RunConfig, seen: _Seen) -> LabelCost | None:
+    if config.labels is None or config.tokenizer is None or Path(config.labels.file).exists():
+        return None
+    return expected_cost(config.labels, load_tokenizer(config.tokenizer), seen.lengths, seen.documents)
 
 
 def _all_rows(units: Sequence[Unit], chosen: Sequence[Unit]) -> float:
@@ -328,6 +348,9 @@ def _annotate_seconds(config: RunConfig, seen: _Seen) -> float:
             isinstance(scorer, ColorScorerConfig) and scorer.columns is None
         ):
             total += _reading_seconds(config, scorer, seen)
+        elif isinstance(scorer, HeadsScorerConfig) and scorer.model.kind == "encoder":
+            total += min(seen.tokens, seen.documents * scorer.model.max_tokens) * _encoder_seconds(scorer.model)
+            continue  # it has no use for the embedder
         else:
             total += megabytes * _SCORER_SECONDS[scorer.kind]
         embedder = getattr(scorer, "embedder", None)
@@ -360,6 +383,14 @@ def _parameters(folder: str) -> int:
         with safe_open(str(path), framework="numpy") as file:
             total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total
+
+
+def _encoder_seconds(model: EncoderModelConfig) -> float:
+    """Of one core, per token that an encoder scores. Its training is not in it: how many labels there are is not known
+    here."""
+    weights = model.layers * (4 * model.d_model**2 + 3 * model.d_model * model.d_ff)
+    attended = 2 * model.layers * model.d_model * model.max_tokens
+    return 2 * (weights + attended) / _ENCODER_FLOPS
 
 
 def _label_seconds(section: DomainConfig | ClustersConfig) -> float:

@@ -90,3 +90,18 @@ def test_labels_that_are_missing_or_too_few_are_refused(tmp_path: Path) -> None:
         fit(tmp_path, broken, "depth", "care")
     with pytest.raises(InputError, match="4 labelled documents for 2 labels"):
         fit(tmp_path, pool[:4], "depth", "care")
+
+
+def test_documents_that_lack_a_label_are_left_out_when_that_is_asked_for(tmp_path: Path) -> None:
+    pool = documents(400, 5, 0.3)
+    for place in range(0, 400, 10):
+        pool[place] = Document(pool[place].id, pool[place].text, None, {**pool[place].columns, "care": None})
+    with pytest.raises(ConfigError, match=r"fill it in, or give `incomplete: leave_out`"):
+        fit(tmp_path, pool, "depth", "care")
+    scorer = fit(tmp_path, pool, "depth", "care", incomplete="leave_out")
+    _, facts = load_model(scorer.model, "heads")
+    assert (facts["left_out"], facts["held_out"]) == (40, 72)
+    whole = fit(tmp_path, [one for one in pool if one.columns["care"] is not None], "depth", "care")
+    assert scores(scorer, pool[:5])["depth"].tolist() == scores(whole, pool[:5])["depth"].tolist()
+    with pytest.raises(InputError, match=r"49 labelled documents for 2 labels \(6 lack a label"):
+        fit(tmp_path, pool[:55], "depth", "care", incomplete="leave_out")

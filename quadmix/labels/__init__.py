@@ -1,0 +1,1 @@
+"""Labels from a model behind an OpenAI-compatible endpoint: rubrics, questions, answers, what they cost."""
