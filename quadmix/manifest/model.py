@@ -30,7 +30,7 @@ POINTER_NAME = "CURRENT.json"
 FOLDER = "manifests"
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
-_NOT_IDENTITY = ("output", "engine")  # where it ran, not what was chosen
+_NOT_IDENTITY = ("output", "engine", "diversity")  # where it ran and what was looked at, not what was chosen
 
 
 @dataclass(frozen=True)

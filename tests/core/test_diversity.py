@@ -72,7 +72,7 @@ def test_shares_of_nothing_are_refused(weights: NDArray[np.float64]) -> None:
 @pytest.mark.filterwarnings("ignore:Please import `csr_matrix`")
 @pytest.mark.parametrize(("n", "dimensions"), [(300, 16), (40, 64), (2, 5)])
 def test_vendi_is_that_of_the_published_package(n: int, dimensions: int) -> None:
-    vendi = pytest.importorskip("vendi_score", reason="needs vendi-score: pip install '.[test]'").vendi
+    vendi = pytest.importorskip("vendi_score.vendi", reason="needs vendi-score: pip install '.[test]'")
     sample = points(n, dimensions)
     moments = SecondMoments.of(sample)
     similarity = unit_points(sample) @ unit_points(sample).T
