@@ -51,11 +51,10 @@ def quality_against_diversity(panels: Mapping[str, tuple[Sequence[Dot], Band]], 
             axes.errorbar(middle, (band.low + band.high) / 2, xerr=half or None, fmt="x", color=GREY, ms=6, lw=1.2)
         for place, dot in enumerate(dots):
             colour = _COLOURS[place % len(_COLOURS)]
-            axes.errorbar(
-                dot.quality[0], dot.diversity[0], xerr=dot.quality[1] or None, yerr=dot.diversity[1] or None,
-                fmt=_MARKERS[place // len(_COLOURS) % len(_MARKERS)], color=colour, ms=5.5, lw=1.2, capsize=2,
-                label=label(dot.name, 30), gid="dot",
-            )  # fmt: skip
+            (x, across), (y, along) = dot.quality, dot.diversity
+            axes.errorbar(x, y, along or None, across or None, fmt="none", ecolor=colour, elinewidth=1.2, capsize=2)
+            marker = _MARKERS[place // len(_COLOURS) % len(_MARKERS)]
+            axes.plot(x, y, marker, color=colour, ms=5.5, label=label(dot.name, 30), gid="dot")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))
         axes.margins(0.12)

@@ -4,6 +4,7 @@ stages read it."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,28 +23,30 @@ class NothingToMeasure(InputError):
 @dataclass(frozen=True)
 class Measure:
     """One number of a sample. title: with its unit; more: whether larger is more diverse, None for what is no
-    diversity."""
+    diversity; least, most: what it can be, so that no interval goes beyond."""
 
     name: str
     title: str
     more: bool | None
     digits: int = 2
+    least: float = 0.0
+    most: float = math.inf
 
 
 QUALITY = "quality"
 MEASURES = (
     Measure("domain_entropy", "entropy of domains, nats", True, 3),
-    Measure("effective_domains", "effective number of domains", True),
+    Measure("effective_domains", "effective number of domains", True, least=1.0),
     Measure("domain_kl", "KL of domains to the pool, nats", False, 4),
     Measure("cluster_entropy", "entropy of clusters, nats", True, 3),
-    Measure("effective_clusters", "effective number of clusters", True),
+    Measure("effective_clusters", "effective number of clusters", True, least=1.0),
     Measure("cluster_kl", "KL of clusters to the pool, nats", False, 4),
-    Measure("vendi_1", "Vendi score, q = 1", True),
-    Measure("vendi_2", "Vendi score, q = 2", True),
-    Measure("vendi_inf", "Vendi score, q = ∞", True),
+    Measure("vendi_1", "Vendi score, q = 1", True, least=1.0),
+    Measure("vendi_2", "Vendi score, q = 2", True, least=1.0),
+    Measure("vendi_inf", "Vendi score, q = ∞", True, least=1.0),
     Measure("novelsum", "NovelSum", True, 4),
-    Measure("near_duplicates", "near-duplicates, % of the sample", False, 1),
-    Measure(QUALITY, "quality: mean quantile in the pool", None, 3),
+    Measure("near_duplicates", "near-duplicates, % of the sample", False, 1, most=100.0),
+    Measure(QUALITY, "quality: mean quantile in the pool", None, 3, most=1.0),
 )
 
 
@@ -57,27 +60,28 @@ class Found:
     values: tuple[float, ...]
 
     @staticmethod
-    def of_mean(values: Sequence[float]) -> Found:
+    def of_mean(measure: Measure, values: Sequence[float]) -> Found:
         """Student's interval of the mean over samples of one selection."""
-        return _found(values, 1.0 / len(values))
+        return _found(measure, values, 1.0 / len(values))
 
     @staticmethod
-    def of_next(values: Sequence[float]) -> Found:
+    def of_next(measure: Measure, values: Sequence[float]) -> Found:
         """Where the sample of one more random selection lies: Student's prediction interval."""
-        return _found(values, 1.0 + 1.0 / len(values))
+        return _found(measure, values, 1.0 + 1.0 / len(values))
 
     @property
     def half_width(self) -> float:
-        return self.high - self.mean
+        """The longer of its sides."""
+        return max(self.high - self.mean, self.mean - self.low)
 
 
-def _found(values: Sequence[float], variances: float) -> Found:
+def _found(measure: Measure, values: Sequence[float], variances: float) -> Found:
     from scipy.stats import t
 
-    mean = float(np.mean(values))
-    spread = float(np.std(values, ddof=1))
-    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1)) * spread * float(np.sqrt(variances))
-    return Found(mean, mean - half, mean + half, tuple(values))
+    mean = math.fsum(values) / len(values)
+    spread = float(np.std(values, ddof=1)) if max(values) > min(values) else 0.0
+    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1)) * spread * math.sqrt(variances)
+    return Found(mean, max(mean - half, measure.least), min(mean + half, measure.most), tuple(values))
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,13 @@ class Diversity:
 
     name: str
     found: Mapping[str, Found]
+
+    @staticmethod
+    def of_samples(name: str, samples: Sequence[Mapping[str, float]], *, band: bool = False) -> Diversity:
+        """samples: the measures of each; band: whether each is of a random selection of its own."""
+        interval = Found.of_next if band else Found.of_mean
+        taken = [measure for measure in MEASURES if measure.name in samples[0]]
+        return Diversity(name, {one.name: interval(one, [sample[one.name] for sample in samples]) for one in taken})
 
 
 @dataclass(frozen=True)

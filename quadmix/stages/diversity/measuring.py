@@ -30,7 +30,7 @@ from quadmix.scorers.model_files import describe_model
 from quadmix.scorers.shingles import text_signatures
 from quadmix.stages.annotate import Annotated
 from quadmix.stages.diversity.documents import Documents, read_documents_of
-from quadmix.stages.diversity.facts import QUALITY, Diversity, DiversityFacts, Found, NothingToMeasure
+from quadmix.stages.diversity.facts import QUALITY, Diversity, DiversityFacts, NothingToMeasure
 from quadmix.stages.diversity.sampling import SampleRandom, Samples, SampleSelection, merge_samples
 from quadmix.stages.quad.cluster_table import CountClusters, merge_counts
 from quadmix.stages.rows import RowReader
@@ -104,10 +104,10 @@ def measure_diversity(
         words,
         ", ".join(config.mixture.criteria),
         tuple(
-            Diversity(selection.name, {name: Found.of_mean([row[name] for row in rows]) for name in rows[0]})
-            for selection, rows in zip(selections, measured, strict=False)
+            Diversity.of_samples(selection.name, samples)
+            for selection, samples in zip(selections, measured, strict=False)
         ),
-        Diversity("random", {name: Found.of_next([row[name] for row in measured[-1]]) for name in measured[-1][0]}),
+        Diversity.of_samples("random", measured[-1], band=True),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quadmix import __version__
@@ -43,7 +44,7 @@ def diversity(
 
     Raises ConfigError for one of another budget, and what `measure_diversity` does.
     """
-    selections = [Selection.of_manifest(chosen.selector, chosen), *(_beside(path, chosen) for path in asked.beside)]
+    selections = [Selection.of_manifest(chosen.selector, chosen), *_beside(asked.beside, chosen)]
     root = Path(config.output)
     parts = {
         "version": __version__,
@@ -71,11 +72,18 @@ def diversity(
     return DiversityFacts.from_json(json.loads(file.read_bytes()))
 
 
-def _beside(path: str, chosen: Manifest) -> Selection:
-    other = Manifest.load(path)
-    if other.requested_tokens != chosen.requested_tokens:
-        raise ConfigError(
-            f"diversity.beside: {path} selected for {other.requested_tokens:,} tokens, wanted this run's budget of "
-            f"{chosen.requested_tokens:,}: diversity of different budgets is not comparable"
-        )
-    return Selection.of_manifest(path, other)
+def _beside(paths: Sequence[str], chosen: Manifest) -> Iterator[Selection]:
+    """Other runs' manifests, named by the last component of their path, by the whole of it where that is taken."""
+    taken = {chosen.selector}
+    for path in paths:
+        other = Manifest.load(path)
+        if other.requested_tokens != chosen.requested_tokens:
+            raise ConfigError(
+                f"diversity.beside: {path} selected for {other.requested_tokens:,} tokens, wanted this run's budget of "
+                f"{chosen.requested_tokens:,}: diversity at different budgets is not comparable"
+            )
+        name = next((name for name in (Path(path).name, path) if name not in taken), None)
+        if name is None:
+            raise ConfigError(f"diversity.beside: found {path} twice, wanted every run once")
+        taken.add(name)
+        yield Selection.of_manifest(name, other)
