@@ -1,8 +1,9 @@
 """Every measure of every sample: selections and random selections of the pool at one sample size, in one reading of the
 pool.
 
-The driver holds at most `repeats` samples of `sample_docs` documents for each selection and for the random ones, each
-document once with the first 16,384 characters of its text, its embedding and a signature of 512 bytes.
+The driver holds at most `repeats` samples of `sample_docs` documents for each selection and for the random ones, and
+four times `sample_docs` more, each document once with the first 16,384 characters of its text, its embedding and a
+signature of 512 bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from quadmix.stages.rows import RowReader
 from quadmix.stages.select import packs
 
 Weights = dict[str, int]  # tokens by name
+# times the documents of a sample: what an embedder is fitted on, and where neighbours are looked for. Not the documents
+# of the band: those that an embedder was fitted on look more diverse to it than others of their kind
+_REFERENCE = 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def measure_diversity(
     differ, InputError for documents that are not in the pool.
     """
     drawn = [_samples(config, asked, engine, selection) for selection in selections]
-    random = _random_samples(config, asked, engine, annotated, budget)
+    random, space = _random_samples(config, asked, engine, annotated, budget)
     size = min(asked.sample_docs, *(min(one.copies) for one in (*drawn, random)))
     if size < 2:
         smallest = min(zip([*(one.name for one in selections), "a random selection"], [*drawn, random], strict=True),
@@ -77,8 +81,9 @@ def measure_diversity(
             "document has no diversity. Select more, or leave it out with `diversity: null`"
         )
     hashes = [one.hashes(size) for one in (*drawn, random)]
-    documents = read_documents_of(engine, config.pool, annotated, [one for many in hashes for one in many], scratch)
-    reference = documents.places(np.unique(np.concatenate(hashes[-1])))
+    wanted = [space, *(one for many in hashes for one in many)]
+    documents = read_documents_of(engine, config.pool, annotated, wanted, scratch)
+    reference = documents.places(space)
     with one_blas_thread():
         embedder, words = _embedder(config, asked, annotated, [documents.texts[place] for place in reference])
         points = embedder.transform(documents.texts)
@@ -113,8 +118,8 @@ def measure_diversity(
 
 @dataclass(frozen=True)
 class _Ruler:
-    """What all samples are measured with. points, signatures, qualities: a row a document; reference: (m, d) of the
-    pool's random documents; domains, clusters: tokens of the pool."""
+    """What all samples are measured with. points, signatures, qualities: a row a document; reference: (m, d) of
+    further random documents; domains, clusters: tokens of the pool."""
 
     documents: Documents
     points: NDArray[np.float32]
@@ -162,11 +167,15 @@ def _samples(config: RunConfig, asked: DiversityConfig, engine: Engine, selectio
 
 def _random_samples(
     config: RunConfig, asked: DiversityConfig, engine: Engine, annotated: Annotated, budget: int
-) -> Samples:
+) -> tuple[Samples, NDArray[np.uint64]]:
+    """One sample of each random selection, and the hashes of further random documents, ascending."""
+    reader, files = RowReader(annotated.summary.domains, ()), packs(annotated.files)
     fraction = budget / annotated.summary.total_tokens
-    reader = RowReader(annotated.summary.domains, ())
-    task = SampleRandom(reader, fraction, asked.sample_docs, asked.repeats, config.seed)
-    return engine.reduce(task, packs(annotated.files), merge_samples, label="diversity: sampling the pool")
+    band = SampleRandom(reader, fraction, asked.sample_docs, asked.repeats, config.seed, "random")
+    space = SampleRandom(reader, 1.0, _REFERENCE * asked.sample_docs, 1, config.seed, "reference")
+    label = "diversity: sampling the pool"
+    samples, reference = (engine.reduce(task, files, merge_samples, label=label) for task in (band, space))
+    return samples, np.sort(reference.drawn[0][1])
 
 
 def _embedder(

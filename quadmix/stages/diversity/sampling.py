@@ -78,7 +78,7 @@ class SampleSelection:
 
 @dataclass(frozen=True)
 class SampleRandom:
-    """Task: annotation files -> one sample of each of `samples` random selections of the pool.
+    """Task: annotation files -> one sample of each of `samples` random selections of the pool, drawn for a purpose.
 
     A random selection takes `fraction` copies of every document: the whole part surely, one more where a draw of its
     own is below the rest. Its tokens are the budget in expectation.
@@ -89,6 +89,7 @@ class SampleRandom:
     size: int
     samples: int
     seed: int
+    purpose: str
 
     def __call__(self, paths: Sequence[str]) -> Samples:
         total = Samples.empty(self.size, self.samples)
@@ -96,12 +97,12 @@ class SampleRandom:
             for batch, _ in self.reader.batches(path):
                 found, copies = [], []
                 for index in range(self.samples):
-                    chance = uniform(batch.doc_hash, self.seed, f"diversity/random/{index}")
+                    purpose = f"diversity/{self.purpose}/{index}"
+                    chance = uniform(batch.doc_hash, self.seed, purpose)
                     whole = int(self.fraction)
                     many = whole + (chance < self.fraction - whole).astype(np.int64)
                     copies.append(int(many.sum()))
-                    purpose = f"diversity/random/{index}/sample"
-                    found.append(_draw(batch.doc_hash, many, self.size, self.seed, purpose))
+                    found.append(_draw(batch.doc_hash, many, self.size, self.seed, f"{purpose}/sample"))
                 total = total.merge(Samples(self.size, tuple(copies), tuple(found)))
         return total
 

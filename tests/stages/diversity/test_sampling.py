@@ -83,7 +83,7 @@ def annotations(folder: Path) -> str:
 
 @pytest.mark.parametrize("fraction", [0.1, 1.0, 2.25])
 def test_random_selections_have_the_budget_and_differ(tmp_path: Path, fraction: float) -> None:
-    found = SampleRandom(RowReader(("a",), ()), fraction, 2_000, 20, 3)([annotations(tmp_path)])
+    found = SampleRandom(RowReader(("a",), ()), fraction, 2_000, 20, 3, "random")([annotations(tmp_path)])
     rest = fraction % 1.0
     sd = np.sqrt(690 * rest * (1 - rest))
     assert abs(np.mean(found.copies) - 690 * fraction) <= 4 * sd / np.sqrt(20)
