@@ -307,9 +307,8 @@ def _quad_seconds(config: RunConfig, seen: _Seen, documents: int, workers: int) 
 
 def _diversity_seconds(asked: DiversityConfig, seen: _Seen, documents: int, workers: int) -> float:
     """Reading the text once; embedding and comparing the samples of the selection and of the pool, on one core."""
-    sampled = (
-        min((2 * asked.repeats + 4) * asked.sample_docs, documents) * seen.text_bytes / max(seen.documents, 1) / 1e6
-    )
+    megabytes = seen.text_bytes / 1e6
+    sampled = megabytes * min((2 * asked.repeats + 4) * asked.sample_docs / max(documents, 1), 1.0)
     embedding = 0.0 if asked.embedder is None else _EMBED_SECONDS[asked.embedder.kind]
     return megabytes * _READ_SECONDS / workers + sampled * (_COMPARE_SECONDS + embedding)
 
