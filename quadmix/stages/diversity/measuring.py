@@ -72,13 +72,13 @@ def measure_diversity(
     """
     drawn = [_samples(config, asked, engine, selection) for selection in selections]
     random, space = _random_samples(config, asked, engine, annotated, budget)
-    size = min(asked.sample_docs, *(min(one.copies) for one in (*drawn, random)))
+    held = [min(one.copies) for one in (*drawn, random)]
+    size = min(asked.sample_docs, *held)
     if size < 2:
-        smallest = min(zip([*(one.name for one in selections), "a random selection"], [*drawn, random], strict=True),
-                       key=lambda pair: min(pair[1].copies))  # fmt: skip
+        names = [*(one.name for one in selections), "a random selection of its budget"]
         raise NothingToMeasure(
-            f"diversity: {smallest[0]} holds {min(smallest[1].copies)} copies of documents, wanted two at least: one "
-            "document has no diversity. Select more, or leave it out with `diversity: null`"
+            f"diversity: {names[held.index(size)]} holds {size} copies of documents, wanted two at least: one document "
+            "has no diversity. Select more, or leave it out with `diversity: null`"
         )
     hashes = [one.hashes(size) for one in (*drawn, random)]
     wanted = [space, *(one for many in hashes for one in many)]

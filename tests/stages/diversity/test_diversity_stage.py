@@ -226,10 +226,10 @@ def test_a_report_says_why_nothing_was_measured(tmp_path: Path, inline: InlineEn
     done = quadmix("report", file)
     assert done.code == 0, done.err
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "one document has no diversity" in html
+    assert "has no diversity" in html
     refused = quadmix("diversity", file)
     assert refused.code == 3
-    assert "one document has no diversity" in refused.err
+    assert "has no diversity" in refused.err
 
 
 def test_a_null_section_measures_nothing(tmp_path: Path, inline: InlineEngine) -> None:
