@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from quadmix.errors import ConfigError
 from quadmix.hashing import folder_digest
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
-from quadmix.stages.annotate import Annotated
+from quadmix.stages.annotate import SCRATCH, Annotated
 from quadmix.stages.diversity.facts import DiversityFacts
 from quadmix.stages.diversity.measuring import Selection, measure_diversity
 from quadmix.stages.records import (
@@ -61,7 +62,11 @@ def diversity(
     record = reuse.record
     if record is None:
         directory = begin(root, STAGE, parts)
-        facts = measure_diversity(config, asked, engine, annotated, selections, chosen.requested_tokens, directory)
+        scratch = directory / SCRATCH
+        shutil.rmtree(scratch, ignore_errors=True)  # what a killed attempt left
+        scratch.mkdir()
+        facts = measure_diversity(config, asked, engine, annotated, selections, chosen.requested_tokens, scratch)
+        scratch.rmdir()
         text = json.dumps(facts.to_json(), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
         write_atomically(directory / FACTS_FILE, text.encode("utf-8"))
         entries = (file_entry(directory, FACTS_FILE, len(selections)),)
