@@ -32,8 +32,8 @@ def diversity_section(facts: DiversityFacts | NothingToMeasure) -> Section:
         f"Of {facts.repeats} samples of {facts.sample_docs:,} copies each, with the 95 % interval of the mean, beside "
         f"one such sample of each of {facts.repeats} random selections of {facts.budget:,} tokens from the pool. Sizes "
         f"are equal, since every one of these numbers depends on them. Embeddings: {facts.embedder}. Quality is of "
-        f"{facts.quality}; at random it is 0.5 (the cross). Where nothing varies (± 0), every sample is the whole selection. "
-        "docs/diversity.md says what each number means and when it misleads."
+        f"{facts.quality}; at random it is 0.5 (the cross). Where nothing varies (± 0), every sample is the whole "
+        "selection. docs/diversity.md says what each number means and when it misleads."
     )
     return Section("diversity", _TITLE, text, diversity_picture(facts), (Table(header, rows),))
 
