@@ -77,7 +77,13 @@ def run_stages(config: RunConfig, progress: Progress, until: str, args: argparse
     finally:
         args.at = pipeline.stage
         engine.close()
-    _print_outcome(pipeline_outcome(pipeline) | _engine_facts(engine), args.json)
+    outcome = pipeline_outcome(pipeline) | _engine_facts(engine)
+    facts = pipeline.diversity if until == "diversity" else None
+    if facts is not None and args.json:
+        outcome["diversity"] = facts.to_json()
+    _print_outcome(outcome, args.json)
+    if facts is not None and not args.json:
+        print("\n".join(facts.lines()))
     return 0
 
 
@@ -122,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         ("annotate", "annotate", "scores, domains and token counts for every document"),
         ("search", "search", "proxy models look for the best mixture (annotates first where needed)"),
         ("select", "select", "publish the token-exact manifest (brings earlier stages up to date)"),
+        ("diversity", "diversity", "how diverse the selection is (brings earlier stages up to date)"),
         ("report", "report", "write report.html (brings earlier stages up to date)"),
     ):
         command = _config_command(commands, name, text)

@@ -697,6 +697,23 @@ class SelectConfig(RuleSettings):
         return self
 
 
+# ---------------------------------------------------------------------------------------------- diversity
+
+
+class DiversityConfig(Section):
+    """How the diversity of what was selected is measured, beside random selections of the pool.
+
+    sample_docs: copies in each sample; repeats: samples of each selection, and random selections. embedder: that of
+    `annotate.clusters` where none is given, else `lsa` fitted on random documents. beside: outputs of other runs over
+    the same pool with the same budget.
+    """
+
+    sample_docs: Annotated[int, Field(ge=2, le=5_000)] = 1_000
+    repeats: Annotated[int, Field(ge=3, le=100)] = 6
+    embedder: EmbedderConfig | None = None
+    beside: tuple[str, ...] = ()
+
+
 # ---------------------------------------------------------------------------------------------- engines and run
 
 
@@ -739,6 +756,7 @@ class RunConfig(Section):
     quad: QuadConfig = QuadConfig()
     odis: OdisConfig = OdisConfig()
     select: SelectConfig = SelectConfig()
+    diversity: DiversityConfig | None = DiversityConfig()  # null: not measured
 
 
 PerplexityScorerConfig.model_rebuild()

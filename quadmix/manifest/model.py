@@ -30,7 +30,8 @@ POINTER_NAME = "CURRENT.json"
 FOLDER = "manifests"
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
-_NOT_IDENTITY = ("output", "engine", "labels")  # where it ran and who was asked, not what was chosen
+# where it ran, who was asked and what was looked at, not what was chosen
+_NOT_IDENTITY = ("output", "engine", "labels", "diversity")
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,11 @@ def centroids_of(file: ModelFile) -> Floats32:
     return np.asarray(arrays["centroids"], dtype=np.float32)
 
 
+def embedder_of(file: ModelFile) -> Embedder:
+    """The embedder of a cluster model, loaded."""
+    return _ready(file)[0]
+
+
 def automatic_k(documents: list[Document], asked: int, seed: int) -> int:
     """About sqrt(N / 2) clusters for a pool of N documents, at least 2, at most one for 10 documents of the sample.
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from quadmix.config import RunConfig
 from quadmix.engine.base import Engine
+from quadmix.errors import ConfigError
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
 from quadmix.search.result import SearchResult
 from quadmix.stages.annotate import Annotated, annotate
+from quadmix.stages.diversity.facts import DiversityFacts, NothingToMeasure
 from quadmix.stages.label import require_label_file
 from quadmix.stages.records import run_lock
 
-STAGES = ("annotate", "search", "select", "report")
+STAGES = ("annotate", "search", "select", "diversity", "report")
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Pipeline:
     annotated: Annotated | None = None
     search: SearchResult | None = None
     manifest: Manifest | None = None
+    diversity: DiversityFacts | None = None
+    undiverse: NothingToMeasure | None = None  # why the report has no diversity
     report: Path | None = None
 
     def run(self) -> None:
@@ -62,9 +66,30 @@ class Pipeline:
         assert self.annotated is not None
         self.manifest = select(self.config, self.engine, self.progress, self.annotated, self.search)
 
+    def _diversity(self) -> None:
+        asked = self.config.diversity
+        if asked is None:
+            if self.until == "diversity":
+                raise ConfigError("diversity: null in the config, so nothing is measured; take the line out")
+            self.progress.say("diversity: not measured, as the config says")
+            return
+        from quadmix.stages.diversity.stage import diversity
+
+        assert self.annotated is not None
+        assert self.manifest is not None
+        try:
+            self.diversity = diversity(self.config, asked, self.engine, self.progress, self.annotated, self.manifest)
+        except NothingToMeasure as nothing:
+            if self.until == "diversity":
+                raise
+            self.progress.say(str(nothing))
+            self.undiverse = nothing
+
     def _report(self) -> None:
         from quadmix.stages.report import write_report
 
         assert self.annotated is not None
         assert self.manifest is not None
-        self.report = write_report(self.config, self.progress, self.annotated, self.search, self.manifest)
+        self.report = write_report(
+            self.config, self.progress, self.annotated, self.search, self.manifest, self.diversity or self.undiverse
+        )

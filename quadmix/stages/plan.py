@@ -25,6 +25,7 @@ from quadmix.config import (
     ClustersConfig,
     ColorScorerConfig,
     DensityScorerConfig,
+    DiversityConfig,
     DomainConfig,
     DsirScorerConfig,
     EmbeddingClustersConfig,
@@ -82,6 +83,7 @@ _ENCODER_FLOPS = 3e10  # a second of one core in an encoder's products
 _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clusters learn from
 _ODIS_SECONDS = 4e-7  # per document and dimension: four passes over the annotated scores
 _READ_SECONDS = 0.1  # to decode, check, hash and write
+_COMPARE_SECONDS = 0.8  # per megabyte of sampled text: hashed words, signatures, distances
 _PROBE_STEPS = 12
 
 
@@ -184,6 +186,8 @@ def make_estimate(config: RunConfig) -> Estimate:
         seconds["odis"] = documents * _ODIS_SECONDS * len(config.odis.dimensions) / workers + 1.0
     passes = 1.0 + 0.5 * len(config.select.union)  # a union is cut member by member
     seconds["select"] = documents * 4e-6 * passes / workers + 1.0
+    if config.diversity is not None:
+        seconds["diversity"] = _diversity_seconds(config.diversity, seen, documents, workers)
     return Estimate(
         tuple(problems), inventory.warnings, len(inventory.files), len(units),
         sum(file.size for file in inventory.files), documents, tokens, done is not None, config.mixture.budget,
@@ -424,6 +428,14 @@ def _quad_seconds(config: RunConfig, seen: _Seen, documents: int, fraction: floa
     passes = (2 * factored + asked.max_scored * documents) * length + 2.0 * asked.reference_tokens
     trained = model.train_tokens * token if model is asked.model else 0.0
     return trained + (stored + passes * token) / workers
+
+
+def _diversity_seconds(asked: DiversityConfig, seen: _Seen, documents: int, workers: int) -> float:
+    """Reading the text once; embedding and comparing the samples of the selection and of the pool, on one core."""
+    megabytes = seen.text_bytes / 1e6
+    sampled = megabytes * min((2 * asked.repeats + 4) * asked.sample_docs / max(documents, 1), 1.0)
+    embedding = 0.0 if asked.embedder is None else _EMBED_SECONDS[asked.embedder.kind]
+    return megabytes * _READ_SECONDS / workers + sampled * (_COMPARE_SECONDS + embedding)
 
 
 def _proxy_seconds(config: RunConfig) -> float:

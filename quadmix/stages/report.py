@@ -29,6 +29,8 @@ from quadmix.search.stopping import worth_in_words
 from quadmix.selectors.quadmix import params_by_name
 from quadmix.stages import figures
 from quadmix.stages.annotate import Annotated
+from quadmix.stages.diversity.facts import DiversityFacts, NothingToMeasure
+from quadmix.stages.diversity.sections import diversity_section
 from quadmix.stages.first_fidelity import counts_in_words
 from quadmix.stages.page import Page, Section, Table
 from quadmix.stages.rule_sections import rule_sections
@@ -38,9 +40,14 @@ _SHOWN_ABOVE = ("strata", "outcome", "odis")  # of the plan, in sections of thei
 
 
 def write_report(
-    config: RunConfig, progress: Progress, annotated: Annotated, search: SearchResult | None, manifest: Manifest
+    config: RunConfig,
+    progress: Progress,
+    annotated: Annotated,
+    search: SearchResult | None,
+    manifest: Manifest,
+    diversity: DiversityFacts | NothingToMeasure | None = None,
 ) -> Path:
-    """Write OUT/report.html; returns its path."""
+    """Write OUT/report.html; returns its path. diversity: None where it was not measured."""
     try:
         import matplotlib as _  # noqa: F401, a missing one must be found here
         from jinja2 import Environment, StrictUndefined
@@ -51,6 +58,7 @@ def write_report(
     template = resources.files("quadmix.stages").joinpath("report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     chosen = selector_sections(config, manifest) + rule_sections(manifest, annotated.summary)
+    chosen += [] if diversity is None else [diversity_section(diversity)]
     page = make_page(annotated.summary, annotated.record.summary, search, manifest, chosen)
     html = environment.from_string(template).render(vars(page))
     path = Path(config.output) / "report.html"
@@ -66,7 +74,7 @@ def make_page(
     manifest: Manifest,
     chosen: Sequence[Section] = (),
 ) -> Page:
-    """All of the report's content. chosen: what the selector has to show of itself."""
+    """All of the report's content. chosen: what the selector has to show of itself, and the selection's diversity."""
     sections = [_domains(summary, search, manifest)]
     sections += chosen
     shown = _shown_mixture(summary, search, manifest)

@@ -47,6 +47,7 @@ def scored_config(pool: Path, output: Path, **changes: Any) -> dict[str, Any]:
         "annotate": {"scorers": [{"kind": "columns", "columns": {"score": "score"}}]},
         "mixture": {"criteria": ["score"], "budget": 4000},
         "select": {"mixture": "natural"},
+        "diversity": None,  # reads and embeds documents, which few tests are about
     }
     return values | changes
 

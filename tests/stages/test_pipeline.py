@@ -15,7 +15,7 @@ from tests.e2e.scored_pool import write_scored_pool
 from tests.e2e.whole_run import WholeRun
 from tests.stages.inline_engine import InlineEngine
 
-STAGES = ("annotate", "search", "select")
+STAGES = ("annotate", "search", "select", "diversity")
 
 
 def reused(done: Done) -> set[str]:

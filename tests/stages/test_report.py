@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from quadmix.search.result import JOINT, ConstraintFact
 from quadmix.stages import figures
+from quadmix.stages.diversity.facts import DiversityFacts
 from quadmix.stages.report import _constraints
 from tests.e2e.command_line import quadmix
 from tests.e2e.scored_pool import DOMAINS, scored_config, theta, write_scored_pool
@@ -133,7 +135,7 @@ def test_the_tables_hold_the_searchs_numbers(whole_run: WholeRun) -> None:
 
 def test_every_domain_has_its_curve_and_the_pictures_are_text(whole_run: WholeRun) -> None:
     svgs = re.findall(r"<svg.*?</svg>", whole_run.html, re.S)
-    assert len(svgs) == 7
+    assert len(svgs) == 8
     for name in whole_run.manifest.domains:
         assert sum(name in svg for svg in svgs) >= 3  # shares, curves, weights
 
@@ -157,6 +159,24 @@ def test_constraints_of_a_search_are_listed_with_their_prices(whole_run: WholeRu
         ("min_share.b", "0.1", "500", "30.00 %", "–", "–"),
     )
     assert section.text.endswith("screened again.")
+
+
+def test_diversity_is_shown_beside_random_selections(whole_run: WholeRun) -> None:
+    page = stands_alone(whole_run.html)
+    facts = DiversityFacts.from_json(
+        json.loads(next(whole_run.output.glob("stages/diversity-*/diversity.json")).read_bytes())
+    )
+    rows = {row[0]: row for row in page.rows["diversity"]}
+    assert rows[""][1:] == [whole_run.manifest.selector, "random selections, 95 %", "than random"]
+    assert len(rows) - 1 == len(facts.measures()) >= 9
+    for measure in facts.measures():
+        found, band = facts.selections[0].found[measure.name], facts.random.found[measure.name]
+        shown = [cell.replace("−", "-") for cell in rows[measure.title][1:3]]
+        assert shown[0] == f"{found.mean:.{measure.digits}f} ± {found.half_width:.{measure.digits}f}"
+        assert shown[1] == f"{band.low:.{measure.digits}f} to {band.high:.{measure.digits}f}"
+    picture = next(svg for svg in re.findall(r"<svg.*?</svg>", whole_run.html, re.S) if 'id="band"' in svg)
+    assert whole_run.manifest.selector in picture
+    assert "NovelSum" in picture
 
 
 @pytest.mark.parametrize("mixture", ["natural", "uniform", "topk"])
@@ -235,7 +255,7 @@ def test_a_browser_shows_it_without_asking_the_network(whole_run: WholeRun, tmp_
     dom, hosts = open_in_browser(whole_run.output / "report.html", tmp_path / "report")
     assert hosts == set()
     assert "<title>QuaDMix: 150K tokens" in dom
-    assert dom.count("<svg") == 7
+    assert dom.count("<svg") == 8
     assert Page(dom).tags.count("table") == whole_run.html.count("<table")
 
 
