@@ -132,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     _config_command(commands, "plan", "feasibility, cost and time estimate, without doing any work").set_defaults(
         command=_plan
     )
+    _config_command(commands, "compare", "selections side by side, judged by target models").set_defaults(
+        command=_compare, until="compare"
+    )
     _manifest_commands(commands)
     return parser
 
@@ -193,6 +196,22 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 def _progress(args: argparse.Namespace) -> Progress:
     return Progress.silent() if args.json else Progress.for_terminal()
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from quadmix.stages.compare.stage import CompareRun
+    from quadmix.stages.compare.tables import terminal
+
+    config, progress = _config(args), _progress(args)
+    engine = make_engine(config.engine, progress)
+    running = CompareRun(config, engine, progress)
+    try:
+        found = running.run()
+    finally:
+        args.at = running.stage
+        engine.close()
+    print(found.to_json().decode("utf-8") if args.json else "\n".join(terminal(found)))
+    return 0
 
 
 def _plan(args: argparse.Namespace) -> int:
