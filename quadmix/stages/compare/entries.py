@@ -92,7 +92,6 @@ def select_all(
     found: dict[str, list[Manifest]] = {}
     problems: list[str] = []
     for one in chosen:
-        progress.say(f"compare: {one.name}")
         try:
             found[one.name] = _selections(one, engine, progress, annotated, search, seeds)
         except (ConfigError, InputError) as error:
@@ -130,11 +129,15 @@ def _selections(
 ) -> list[Manifest]:
     """One a seed; the first seed's is published last, so that it is the folder's current one."""
     done: dict[int, Manifest] = {}
-    for seed in reversed(one.seeds(seeds)):
-        if seed not in done:
-            config = one.config.model_copy(update={"seed": seed})
-            done[seed] = select(config, engine, progress, annotated, search)
-            lend_annotations(annotated, done[seed])
+    for seed in reversed(dict.fromkeys(one.seeds(seeds))):
+        config = one.config.model_copy(update={"seed": seed})
+        done[seed] = select(config, engine, progress if one.trains else Progress.silent(), annotated, search)
+        lend_annotations(annotated, done[seed])
+    first = done[one.seeds(seeds)[0]]
+    progress.say(
+        f"compare: {one.name}: {len(done)} selection(s) of {first.selector}; the first has {first.documents:,} documents, "
+        f"{first.realised_tokens:,} tokens"
+    )
     return [done[seed] for seed in one.seeds(seeds)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from quadmix.stages.compare.result import Comparison, Contestant
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = {"better": GREEN, "worse": RED, "tie": GREY, "failed": GREY, "–": BLUE}
-_WORDS = {"better": "better than {}", "worse": "worse than {}", "tie": "not told apart from {}", "–": "{}"}
+_WORDS = {
+    "better": "better than {}", "worse": "worse than {}", "tie": "not told apart from {}", "failed": "not compared",
+    "–": "{}",
+}  # fmt: skip
 
 
 @picture
@@ -20,37 +24,46 @@ def loss_against_cost(found: Comparison) -> Figure:
     the tokens that models read for the selection. Colours say the verdict."""
     key = found.keys[0]
     shown = [one for one in found.ranked if one.level[key].mean is not None]
-    figure, (by_cost, by_tokens) = new(WIDTH, 4.4, 1, 2)
-    for axes, values, title in (
-        (by_cost, [one.flops / found.model_flops for one in shown], "selection FLOPs / FLOPs of one target model"),
-        (by_tokens, [float(one.scored_tokens) for one in shown], "tokens that models read for the selection"),
-    ):
-        for place, (one, value) in enumerate(zip(shown, values, strict=True)):
-            _dot(axes, found, one, value, key, place)
-        least = min((value for value in values if value > 0), default=1.0)
-        axes.set_xscale("symlog", linthresh=least)
-        axes.set_xlim(left=-0.15 * least)
+    figure, panels = new(WIDTH, 4.4, 1, 2)
+    sides = (
+        ([one.flops / found.model_flops for one in shown], "selection FLOPs / FLOPs of training one target model"),
+        ([float(one.scored_tokens) for one in shown], "tokens that models read for the selection"),
+    )
+    for axes, (values, title) in zip(panels, sides, strict=True):
+        for one, value, place in zip(shown, values, _spread(shown, key), strict=True):
+            verdict, level = one.verdict[key], one.level[key]
+            colour, words = _COLOURS[verdict], _WORDS[verdict].format(label(found.against, 24))
+            axes.errorbar(
+                value, level.mean, yerr=level.half_width, fmt="o", ms=5.5, color=colour, capsize=3, lw=1.2, label=words
+            )
+            axes.annotate(
+                label(one.name, 20), (value, place), xytext=(7, 0), textcoords="offset points", fontsize=7,
+                color=colour, va="center",
+            )  # fmt: skip
+        above = [value for value in values if value > 0]
+        if above:
+            axes.set_xscale("symlog", linthresh=min(above))
+            axes.set_xlim(-0.2 * min(above), 12.0 * max(above))  # names stand to the right
+            axes.xaxis.set_minor_formatter("")
+        count_axis(axes.xaxis)
         axes.set_xlabel(title, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
-    count_axis(by_tokens.xaxis)
-    by_cost.set_ylabel(f"{key}, bits per byte (lower is better)", fontsize=9)
-    handles, names = by_cost.get_legend_handles_labels()
+    panels[0].set_ylabel(f"{label(key, 24)}, bits per byte (lower is better)", fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
     seen = dict(zip(names, handles, strict=True))
     figure.legend(seen.values(), seen.keys(), loc="outside upper left", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
-def _dot(axes: object, found: Comparison, one: Contestant, value: float, key: str, place: int) -> None:
-    verdict = one.verdict[key]
-    mean, half = one.level[key].mean, one.level[key].half_width
-    axes.errorbar(  # type: ignore[attr-defined]
-        value, mean, yerr=half, fmt="o", ms=5.5, color=_COLOURS[verdict], capsize=3, lw=1.2,
-        label=_WORDS.get(verdict, "{}").format(found.against),
-    )  # fmt: skip
-    axes.annotate(  # type: ignore[attr-defined]
-        label(one.name, 20), (value, mean), xytext=(6, 5 if place % 2 else -10), textcoords="offset points", fontsize=7
-    )
+def _spread(shown: Sequence[Contestant], key: str) -> list[float]:
+    """Where names stand: beside their dots, moved up where they would meet. shown: lowest first."""
+    ends = [(one.level[key].mean or 0.0, one.level[key].half_width or 0.0) for one in shown]
+    gap = 0.032 * (max(mean + half for mean, half in ends) - min(mean - half for mean, half in ends))
+    places: list[float] = []
+    for mean, _ in ends:
+        places.append(max(mean, places[-1] + gap) if places else mean)
+    return places
 
 
 @picture

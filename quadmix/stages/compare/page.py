@@ -40,13 +40,13 @@ def make_page(found: Comparison, config: RunConfig) -> Page:
             {"label": "tokens that each reads", "value": f"{found.train_tokens:,}"},
         ],
         sections=[
-            Section("results", "Results", " ".join(notes(found)), "", (table,)),
+            Section("results", "Results", " ".join(notes(found)).replace("`", ""), "", (table,)),
             Section(
                 "cost",
                 "Loss against cost",
-                "Dots are means over seeds with their intervals; the axes are linear below their first mark.",
+                "Dots are means over seeds with intervals; what is left of the first dot above 0 is not to scale.",
                 figures.loss_against_cost(found),
-                (_costs(found),),
+                _costs(found),
             ),
             Section(
                 "differences",
@@ -60,8 +60,8 @@ def make_page(found: Comparison, config: RunConfig) -> Page:
     )
 
 
-def _costs(found: Comparison) -> Table:
-    lines = [
+def _costs(found: Comparison) -> tuple[Table, ...]:
+    lines = tuple(
         (
             one.name,
             part.what,
@@ -71,8 +71,8 @@ def _costs(found: Comparison) -> Table:
         )
         for one in found.ranked
         for part in one.costs
-    ]
-    return Table(("entry", "work of models", "documents", "tokens", "FLOPs, estimated"), tuple(lines))
+    )
+    return (Table(("entry", "work of models", "documents", "tokens", "FLOPs, estimated"), lines),) if lines else ()
 
 
 def _flops(value: float | None) -> str:

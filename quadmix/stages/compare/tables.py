@@ -96,7 +96,7 @@ def terminal(found: Comparison) -> Iterator[str]:
         yield "  ".join([first, *others]).rstrip()
     yield ""
     yield in_words(found)
-    yield from notes(found)
+    yield from (note.replace("`", "") for note in notes(found))
 
 
 def markdown(found: Comparison) -> Iterator[str]:
