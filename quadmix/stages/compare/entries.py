@@ -135,8 +135,8 @@ def _selections(
         lend_annotations(annotated, done[seed])
     first = done[one.seeds(seeds)[0]]
     progress.say(
-        f"compare: {one.name}: {len(done)} selection(s) of {first.selector}; the first has {first.documents:,} documents, "
-        f"{first.realised_tokens:,} tokens"
+        f"compare: {one.name}: {len(done)} selection(s) of {first.selector}; the first has {first.documents:,} "
+        f"documents, {first.realised_tokens:,} tokens"
     )
     return [done[seed] for seed in one.seeds(seeds)]
 

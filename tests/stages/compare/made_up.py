@@ -12,7 +12,7 @@ import numpy as np
 from tests.e2e.small_pool import ROOT, documents
 
 GOOD, BAD = 150, 150
-_MODEL = {"preset": "custom", "d_model": 16, "layers": 1, "heads": 2, "d_ff": 32, "seq_len": 32, "batch": 16}
+MODEL = {"preset": "custom", "d_model": 16, "layers": 1, "heads": 2, "d_ff": 32, "seq_len": 32, "batch": 16}
 
 
 def write_pool(folder: Path) -> None:
@@ -49,7 +49,18 @@ def values(pool: Path, output: Path, *entries: dict[str, Any], **compare: Any) -
         },
         "targets": [{"name": "howto", "path": str(ROOT / "examples" / "targets" / "howto.jsonl.zst"), "max_docs": 60}],
         "tokenizer": {"path": str(ROOT / "examples" / "tokenizer" / "tokenizer.json")},
-        "annotate": {"scorers": [{"kind": "columns", "columns": {"sound": "sound", "wrong": "wrong"}}]},
-        "mixture": {"criteria": ["sound", "wrong"], "budget": 40_000, "max_copies": 2},
-        "compare": {"entries": list(entries), "model": _MODEL, "eval_tokens": 3_000, "seeds": 3, **compare},
-    }
+        "annotate": {
+            "scorers": [
+                {"kind": "columns", "columns": {"sound": "sound", "wrong": "wrong"}},
+                {
+                    "kind": "linear", "name": "like_howto", "positives": ["target:howto"], "buckets": 4096,
+                    "sample_docs": 100, "epochs": 1,
+                },
+            ],
+        },
+        "mixture": {"criteria": ["sound", "wrong", "like_howto"], "budget": 40_000, "max_copies": 2},
+        "compare": {
+            "entries": list(entries), "model": MODEL, "eval_tokens": 2_000, "seeds": 3, "train_tokens": 16_000,
+            **compare,
+        },
+    }  # fmt: skip
