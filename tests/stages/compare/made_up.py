@@ -60,7 +60,7 @@ def values(pool: Path, output: Path, *entries: dict[str, Any], **compare: Any) -
         },
         "mixture": {"criteria": ["sound", "wrong", "like_howto"], "budget": 40_000, "max_copies": 2},
         "compare": {
-            "entries": list(entries), "model": MODEL, "eval_tokens": 2_000, "seeds": 3, "train_tokens": 16_000,
+            "entries": list(entries), "model": MODEL, "eval_tokens": 1_500, "seeds": 3, "train_tokens": 10_000,
             **compare,
         },
     }  # fmt: skip

@@ -35,6 +35,12 @@ from tests.stages.compare.made_up import MODEL, entry, values, write_pool
 from tests.stages.inline_engine import InlineEngine
 
 TRAINING = "compare: training target models"
+# the engine of a driver that is killed: its tasks run in it
+_TASKS_HERE = """
+import quadmix.cli
+from tests.stages.inline_engine import InlineEngine
+quadmix.cli.make_engine = lambda config, progress: InlineEngine()
+"""
 ENTRIES = (
     entry("random", mixture="natural"),
     entry("random_again", mixture="natural"),
@@ -117,7 +123,7 @@ def test_table_page_and_markdown_say_the_same(ran: Ran) -> None:
         assert one.level["howto"].mean is not None
         level = f"{one.level['howto'].mean:.3f} ± {one.level['howto'].half_width:.3f}"
         assert all(level in text and one.name in text for text in (ran.done.out, html, markdown))
-    assert "random_again is not told apart from random" in ran.done.out
+    assert "random_again" in ran.done.out.split("not told apart from random")[0].rsplit(";", 1)[-1]
     assert "3 seeds" in ran.done.out
     assert html.count("<svg") == 2
     assert "mathdefault" not in html
@@ -135,9 +141,9 @@ def test_again_trains_nothing_and_changes_no_byte(ran: Ran) -> None:
 
 
 def test_a_killed_comparison_goes_on_to_the_same_bytes(ran: Ran, tmp_path: Path, inline: InlineEngine) -> None:
-    """Also: it was begun by real processes and is finished in this one, elsewhere."""
+    """It was begun by another process, elsewhere."""
     file = write_config(tmp_path / "run.yaml", values(ran.file.parent / "pool", tmp_path / "out", *ENTRIES))
-    process = start("compare", file)
+    process = start("compare", file, before=_TASKS_HERE)
     deadline = time.monotonic() + 240
     journals: list[Path] = []
     while not journals or journals[0].read_bytes().count(b"\n") < 2:
@@ -149,7 +155,7 @@ def test_a_killed_comparison_goes_on_to_the_same_bytes(ran: Ran, tmp_path: Path,
     process.communicate()
     done = quadmix("compare", file)
     assert done.code == 0, done.err
-    assert inline.items.get(TRAINING, 0) <= 7
+    assert inline.items[TRAINING] <= 7
     assert "annotate" not in inline.items
     assert (tmp_path / "out" / "compare.json").read_bytes() == (ran.output / "compare.json").read_bytes()
 
@@ -172,6 +178,19 @@ def test_quad_selects_once_and_its_passes_are_costs(pool: Path, tmp_path: Path, 
     ]  # fmt: skip
     assert all(cost["tokens"] > 0 and cost["flops"] > 0 for cost in quad["costs"])
     assert verify(Manifest.load(tmp_path / "out" / "compare" / "quad"), lambda text: None).ok
+
+
+@pytest.mark.long
+@pytest.mark.spark
+def test_processes_and_spark_give_the_same_bytes(ran: Ran, tmp_path: Path) -> None:
+    for name, engine in (
+        ("local", {"kind": "local", "workers": 2}),
+        ("spark", {"kind": "spark", "master": "local[2]"}),
+    ):
+        config = values(ran.file.parent / "pool", tmp_path / name, *ENTRIES) | {"engine": engine}
+        done = quadmix("compare", write_config(tmp_path / f"{name}.yaml", config))
+        assert done.code == 0, done.err
+        assert (tmp_path / name / "compare.json").read_bytes() == (ran.output / "compare.json").read_bytes()
 
 
 # ------------------------------------------------------------------------------------------ refusals
@@ -246,7 +265,7 @@ def test_without_a_section_the_command_says_what_is_missing(tmp_path: Path) -> N
 def test_plan_counts_target_models_and_refuses_a_budget_by_entry(pool: Path, tmp_path: Path) -> None:
     config = values(pool, tmp_path / "out", *ENTRIES)
     estimate = make_estimate(check_config(config))
-    assert (estimate.target_models, estimate.target_tokens) == (12, 12 * 16_000)
+    assert (estimate.target_models, estimate.target_tokens) == (12, 12 * 10_000)
     assert estimate.seconds["compare"] > 0
     assert estimate.problems == ()
     assert any("12 target models" in line for line in estimate.lines())
@@ -302,17 +321,17 @@ def test_a_model_reads_documents_with_all_of_their_copies(ran: Ran, tmp_path: Pa
     assert reading.tokens == manifest.realised_tokens
 
 
-def test_estimated_flops_are_near_those_that_torch_counts() -> None:
-    """Of a training step; torch counts products, the estimate counts weights and attention."""
-    for config in (
-        ProxyConfig(),
-        ProxyConfig(preset="custom", d_model=128, layers=2, heads=4, d_ff=384, seq_len=128, batch=8),
-    ):
+def test_estimated_flops_are_those_that_torch_counts() -> None:
+    """Of a training step. torch's counter does not know products that are added in place, as the embedding's gradient
+    is: that one is counted here."""
+    target = ProxyConfig(preset="custom", d_model=128, layers=2, heads=4, d_ff=384, seq_len=128, batch=8)
+    for config in (ProxyConfig(), target):
         model = Decoder(config, 2048)
         rows = torch.zeros((config.batch, config.seq_len), dtype=torch.int64)
         with FlopCounterMode(display=False) as counter:
             backward(model, rows, rows, 1.0)
-        assert training_flops(config, 2048) == pytest.approx(counter.get_total_flops() / rows.numel(), rel=0.15)
+        counted = counter.get_total_flops() / rows.numel() + 2.0 * 2048 * config.d_model
+        assert training_flops(config, 2048) == pytest.approx(counted, rel=0.01)
         assert parameters(config, 2048) == sum(part.numel() for part in model.parameters())
 
 
