@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from quadmix.config import CompareConfig, MixtureConfig, TargetConfig, TokenizerConfig
+from quadmix.config import CompareConfig, MixtureConfig, SearchConfig, TargetConfig, TokenizerConfig
 from quadmix.strict_yaml import Path
 
 Problem = tuple[Path, str]
@@ -54,6 +54,13 @@ def contest(compare: CompareConfig | None, mixture: MixtureConfig) -> Iterator[P
     if read <= compare.model.seq_len:
         text = f"found {read:,}, wanted more than one row of the target model (compare.model.seq_len), "
         yield path, f"{text}{compare.model.seq_len:,}"
+
+
+def charged(compare: CompareConfig | None, search: SearchConfig | None) -> Iterator[Problem]:
+    """A search that an entry is charged for must be one of this run's."""
+    for index, entry in enumerate(compare.entries if compare is not None and search is None else ()):
+        if entry.charge_search:
+            yield ("search",), f"missing, but compare.entries.{index} ({entry.name!r}) is charged for a search"
 
 
 def measured(

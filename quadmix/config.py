@@ -597,10 +597,12 @@ class SelectConfig(Section):
 
 class CompareEntry(Section):
     """One contestant of `quadmix compare`: `select` as a run has it; `quad` and `odis` replace single keys of the run's
-    sections of that name."""
+    sections of that name. charge_search: its mixture came out of this run's search by another way (domain weights that
+    were fitted to its trials, say), so what the search read is a cost of this entry too."""
 
     name: Name
     select: SelectConfig
+    charge_search: bool = False
     quad: QuadConfig | None = None
     odis: OdisConfig | None = None
 

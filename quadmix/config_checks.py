@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
-from quadmix.compare_checks import contest, entry_problems, measured
+from quadmix.compare_checks import charged, contest, entry_problems, measured
 from quadmix.config import (
     LEAST_TRIALS,
     AnnotateConfig,
@@ -470,5 +470,6 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("select", "tokenizer"), _quad_tokens),
     (("quad",), _quad_model),
     (("compare", "mixture"), contest),
+    (("compare", "search"), charged),
     (("compare", "targets", "tokenizer"), measured),
 )

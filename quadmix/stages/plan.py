@@ -125,7 +125,7 @@ def _comparison(config: RunConfig) -> Estimate:
     seen = _sample(config, plan_units(find_inputs(config.pool).files, config.pool.unit_bytes))
     shared = {"output": config.output}  # where an earlier run annotated
     alone = [(one, _estimate(one.config.model_copy(update=shared), seen)) for one in entries]
-    searched = next((found for one, found in alone if one.asks_search), None)
+    searched = next((found for one, found in alone if found.proxies), None)
     seconds = dict(searched.seconds if searched is not None else alone[0][1].seconds)
     problems = list(dict.fromkeys(
         f"compare.entries.{one.index} ({one.name!r}): {text}" for one, found in alone for text in found.problems

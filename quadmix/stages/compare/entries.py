@@ -44,7 +44,8 @@ class Contender:
 
     @property
     def asks_search(self) -> bool:
-        return self.config.select.mixture in ("winner", "proposal")
+        """Whether its mixture comes from the search."""
+        return self.config.select.mixture in ("winner", "proposal") or self.entry.charge_search
 
     @property
     def trains(self) -> bool:

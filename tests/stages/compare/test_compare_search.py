@@ -17,7 +17,10 @@ def test_a_search_is_shared_and_its_proxies_are_a_cost(
 ) -> None:
     output = whole_run.copy(tmp_path / "out")
     published = whole_run.manifest.digest
-    entries = json.dumps([entry("random", mixture="natural"), entry("winner"), entry("quadmix", mixture="proposal")])
+    entries = json.dumps([
+        entry("random", mixture="natural"), entry("winner"), entry("quadmix", mixture="proposal"),
+        {**entry("uniform", mixture="uniform"), "charge_search": True},
+    ])  # fmt: skip
     done = quadmix(
         "compare", whole_run.config, "--set", f"output={output}", "--set", f"compare.entries={entries}",
         "--set", f"compare.model={json.dumps(MODEL)}", "--set", "compare.train_tokens=6000",
@@ -30,7 +33,7 @@ def test_a_search_is_shared_and_its_proxies_are_a_cost(
     assert search.noise is not None
     swarm = len(search.trials) + search.noise.mixtures * (search.noise.seeds - 1)
     confirmed = len(search.confirmation.mixtures) * search.confirmation.seeds
-    for name, proxies in (("quadmix", swarm), ("winner", swarm + confirmed)):
+    for name, proxies in (("quadmix", swarm), ("uniform", swarm), ("winner", swarm + confirmed)):
         searched = next(cost for cost in by_name[name]["costs"] if cost["what"].startswith("search"))
         assert searched["tokens"] == proxies * search.tokens_per_trial
     assert by_name["random"]["costs"] == []
