@@ -40,7 +40,8 @@ def write_report(
     """Write OUT/report.html; returns its path."""
     require_report()
     chosen = selector_sections(config, manifest)
-    html = render(make_page(annotated.summary, annotated.record.summary, search, manifest, chosen))
+    page = make_page(annotated.summary, annotated.record.summary, search, manifest, chosen)
+    html = render(page)
     path = Path(config.output) / "report.html"
     write_atomically(path, html.encode("utf-8"))
     progress.say(f"report: {path}")

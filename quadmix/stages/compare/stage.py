@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from quadmix.config import CompareConfig, RunConfig
 from quadmix.engine.base import Engine, SchedulesGpus
@@ -26,7 +25,7 @@ from quadmix.stages.compare.costs import Costs, parameters, training_flops
 from quadmix.stages.compare.documents import Draw, Reading, reading_file, tokenised
 from quadmix.stages.compare.entries import Contender, base_seeds, contenders, refuse_early, select_all
 from quadmix.stages.compare.page import write_page
-from quadmix.stages.compare.result import Bits, Comparison, Contestant, Target, in_words, judged, with_mean
+from quadmix.stages.compare.result import Bits, Comparison, Contestant, Cost, Target, in_words, judged, with_mean
 from quadmix.stages.compare.tables import markdown
 from quadmix.stages.compare.training import TargetJob, TrainTargets, train_targets, training_parts, write_halves
 from quadmix.stages.page import require_report
@@ -153,6 +152,8 @@ class _Training:
             for place, (one, number) in enumerate(order)
         ]
         journal = Journal(directory / "journal.jsonl")
+        if journal.damaged:
+            progress.say(f"compare: {journal.damaged} damaged lines of the journal are ignored and done again")
         trained = train_targets(engine, progress, task, jobs, journal)
         width = len(chosen)
         return (
@@ -190,7 +191,7 @@ def _contestant(
     outcomes: Sequence[Outcome],
     bits: dict[str, Bits],
     compare: CompareConfig,
-    costs: list[Any],
+    costs: list[Cost],
 ) -> Contestant:
     reference = None if one.name == compare.against else bits[compare.against]
     level, lead, words = judged(bits[one.name], reference, compare.confidence)
