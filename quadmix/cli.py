@@ -141,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "have a sample of the pool rated by a model behind an endpoint: the section `labels`; this costs money"
     _config_command(commands, "label", text).set_defaults(command=_label)
+    _config_command(commands, "compare", "selections side by side, judged by target models").set_defaults(
+        command=_compare, until="compare"
+    )
     _manifest_commands(commands)
     return parser
 
@@ -202,6 +205,22 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 def _progress(args: argparse.Namespace) -> Progress:
     return Progress.silent() if args.json else Progress.for_terminal()
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from quadmix.stages.compare.stage import CompareRun
+    from quadmix.stages.compare.tables import terminal
+
+    config, progress = _config(args), _progress(args)
+    engine = make_engine(config.engine, progress)
+    running = CompareRun(config, engine, progress)
+    try:
+        found = running.run()
+    finally:
+        args.at = running.stage
+        engine.close()
+    print(found.to_json().decode("utf-8") if args.json else "\n".join(terminal(found)))
+    return 0
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -7,7 +7,8 @@ once, is `quadmix.config_reader`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -714,6 +715,48 @@ class DiversityConfig(Section):
     beside: tuple[str, ...] = ()
 
 
+# ---------------------------------------------------------------------------------------------- comparison
+
+
+class CompareEntry(Section):
+    """One contestant of `quadmix compare`: `select` as a run has it; `quad` and `odis` replace single keys of the run's
+    sections of that name. charge_search: its mixture came out of this run's search by another way (domain weights that
+    were fitted to its trials, say), so what the search read is a cost of this entry too."""
+
+    name: Name
+    select: SelectConfig
+    charge_search: bool = False
+    quad: QuadConfig | None = None
+    odis: OdisConfig | None = None
+
+    def sections(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """The sections of the run that this entry has its own of, by key. base: the run's sections."""
+        found: dict[str, Any] = {"select": self.select}
+        for key in type(self).model_fields:
+            own = getattr(self, key)
+            if key != "select" and isinstance(own, Section):
+                given = {name: getattr(own, name) for name in own.model_fields_set}
+                found[key] = base[key].model_copy(update=given) if key in base else own
+        return found
+
+
+class CompareConfig(Section):
+    """Selections of one budget from one pool, each read by target models of one kind under the same seeds.
+
+    model: the target model, larger than the search's proxy. train_tokens: that it reads of a selection, all of it where
+    none is given. against: the entry that the differences are taken to. eval_tokens: of each target's confirmation
+    half, at most.
+    """
+
+    entries: tuple[CompareEntry, ...] = Field(min_length=2)
+    against: Name = "random"
+    model: ProxyConfig = ProxyConfig(preset="custom", d_model=128, layers=2, heads=4, d_ff=384, seq_len=128, batch=8)
+    train_tokens: Count | None = None
+    seeds: Annotated[int, Field(ge=3, le=100)] = 4
+    eval_tokens: Count = 40_000
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+
+
 # ---------------------------------------------------------------------------------------------- engines and run
 
 
@@ -757,6 +800,7 @@ class RunConfig(Section):
     odis: OdisConfig = OdisConfig()
     select: SelectConfig = SelectConfig()
     diversity: DiversityConfig | None = DiversityConfig()  # null: not measured
+    compare: CompareConfig | None = None
 
 
 PerplexityScorerConfig.model_rebuild()

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
+from quadmix.compare_checks import charged, contest, entry_problems, measured
 from quadmix.config import (
     LEAST_TRIALS,
     AnnotateConfig,
@@ -22,6 +23,7 @@ from quadmix.config import (
     ColorScorerConfig,
     ColumnDomainConfig,
     ColumnScorerConfig,
+    CompareConfig,
     EngineConfig,
     HeadsScorerConfig,
     HeuristicScorerConfig,
@@ -57,6 +59,12 @@ _MASTER = re.compile(r"local(\[(\*|[1-9][0-9]*)(,[1-9][0-9]*)?\])?|spark://.+|k8
 
 def cross_checks(sections: Mapping[str, Any]) -> Iterator[Problem]:
     """All problems between sections; `sections` holds those that are right in themselves, by their key."""
+    yield from _within(sections)
+    yield from entry_problems(sections, _within)
+
+
+def _within(sections: Mapping[str, Any]) -> Iterator[Problem]:
+    """Those of one run, its `select` and the sections that it needs."""
     for needs, check in _CHECKS:
         if all(name in sections for name in needs):
             yield from check(*(sections[name] for name in needs))
@@ -248,7 +256,11 @@ def _selection(select: SelectConfig, mixture: MixtureConfig) -> Iterator[Problem
 # ---------------------------------------------------------------------------------------------- sections
 
 
-def _search_needed(select: SelectConfig, search: SearchConfig | None) -> Iterator[Problem]:
+def _search_needed(
+    select: SelectConfig, search: SearchConfig | None, compare: CompareConfig | None
+) -> Iterator[Problem]:
+    if compare is not None and not select.model_fields_set:
+        return  # a comparison's entries say what is selected
     if search is None and select.mixture in ("winner", "proposal"):
         text = f"missing, but select.mixture is {select.mixture!r}; add the section or choose natural, topk or theta"
         yield ("search",), text
@@ -488,7 +500,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("mixture",), _constraints),
     (("mixture", "search"), _constraints_searched),
     (("search", "targets", "tokenizer"), _search_sizes),
-    (("select", "search"), _search_needed),
+    (("select", "search", "compare"), _search_needed),
     (("select", "mixture"), _selection),
     (("select", "annotate"), _rules),
     (("select",), _weights),
@@ -496,4 +508,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("odis", "select", "annotate"), _odis),
     (("select", "tokenizer"), _quad_tokens),
     (("quad",), _quad_model),
+    (("compare", "mixture"), contest),
+    (("compare", "search"), charged),
+    (("compare", "targets", "tokenizer"), measured),
 )

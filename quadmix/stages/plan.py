@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ from quadmix.selectors.baselines import uniform_plan, weights_plan
 from quadmix.selectors.quad_plan import check_holdings
 from quadmix.stages.annotate import SUMMARY_FILE
 from quadmix.stages.annotate_identity import stage_parts
+from quadmix.stages.compare.entries import contenders
 from quadmix.stages.constraining import constraints_of
 from quadmix.stages.quad.foreign_model import check_folder
 from quadmix.stages.quad.store import stored_fraction
@@ -108,6 +109,8 @@ class Estimate:
     quad: Mapping[str, int] | None = None  # documents that are tokenised for Quad, and of them scored, at most
     advice: tuple[str, ...] = field(default=())
     labels: LabelCost | None = None  # of `quadmix label`, before anything is asked; None once its file is there
+    target_models: int = 0  # of a comparison
+    target_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -131,6 +134,8 @@ class Estimate:
             )
         if self.labels is not None:
             lines.append(f"labels      {self.labels.line()}: `quadmix label` asks")
+        if self.target_models:
+            lines.append(f"compare     {self.target_models:,} target models, {self.target_tokens:,} tokens for them")
         for stage, seconds in self.seconds.items():
             lines.append(f"{stage:<11} about {_duration(seconds)} on {self.workers} workers")
         lines.append(f"in all      about {_duration(sum(self.seconds.values()))}")
@@ -141,13 +146,51 @@ class Estimate:
 
 
 def make_estimate(config: RunConfig) -> Estimate:
-    """Estimate a checked configuration. Bad inputs become problems of the estimate, not errors."""
+    """Estimate a checked configuration: of `quadmix compare` where it has a comparison, else of `quadmix run`. Bad
+    inputs become problems of the estimate, not errors."""
+    return _estimate(config) if config.compare is None else _comparison(config)
+
+
+def _comparison(config: RunConfig) -> Estimate:
+    """The estimates of all entries as one: what they share counts once, target models on top."""
+    assert config.compare is not None
+    entries = contenders(config)
+    seen = _sample(config, plan_units(find_inputs(config.pool).files, config.pool.unit_bytes))
+    shared = {"output": config.output}  # where an earlier run annotated
+    alone = [(one, _estimate(one.config.model_copy(update=shared), seen)) for one in entries]
+    searched = next((found for one, found in alone if found.proxies), None)
+    seconds = dict(searched.seconds if searched is not None else alone[0][1].seconds)
+    problems = list(dict.fromkeys(
+        f"compare.entries.{one.index} ({one.name!r}): {text}" for one, found in alone for text in found.problems
+    ))  # fmt: skip
+    for name in ("quad", "odis", "select"):
+        times = [found.seconds[name] for _, found in alone if name in found.seconds]
+        if times:
+            seconds[name] = sum(times)
+    models = len(entries) * config.compare.seeds
+    tokens = models * (config.compare.train_tokens or config.mixture.budget)
+    first = searched or alone[0][1]
+    if not problems:
+        seconds["compare"] = tokens * _step_seconds(config, config.compare.model) / first.workers
+    reachable = min(found.reachable for _, found in alone)
+    return replace(
+        first,
+        problems=tuple(problems),
+        reachable=reachable,
+        seconds=seconds,
+        target_models=models,
+        target_tokens=tokens,
+    )
+
+
+def _estimate(config: RunConfig, seen: _Seen | None = None) -> Estimate:
+    """Of one run: its annotation, search and selection. seen: the pool as an estimate before this one found it."""
     problems: list[str] = []
     inventory = find_inputs(config.pool)
     problems += [refusal.line() for refusal in inventory.refused if not config.pool.skip_bad_files]
     units = plan_units(inventory.files, config.pool.unit_bytes)
     workers = _workers(config)
-    seen = _sample(config, units)
+    seen = seen or _sample(config, units)
     done = _annotated(config, inventory.files)
     documents, tokens = seen.documents, seen.tokens
     if done is not None:

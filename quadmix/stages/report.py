@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from quadmix.config import RunConfig
 from quadmix.core.mixture import meet_budget
 from quadmix.core.sampling import sampling_value
 from quadmix.core.summary import PoolSummary
-from quadmix.errors import EnvironmentFault
 from quadmix.manifest.durable import write_atomically
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
@@ -32,7 +30,7 @@ from quadmix.stages.annotate import Annotated
 from quadmix.stages.diversity.facts import DiversityFacts, NothingToMeasure
 from quadmix.stages.diversity.sections import diversity_section
 from quadmix.stages.first_fidelity import counts_in_words
-from quadmix.stages.page import Page, Section, Table
+from quadmix.stages.page import Page, Section, Table, render, require_report
 from quadmix.stages.rule_sections import rule_sections
 from quadmix.stages.selector_sections import selector_sections
 
@@ -48,19 +46,11 @@ def write_report(
     diversity: DiversityFacts | NothingToMeasure | None = None,
 ) -> Path:
     """Write OUT/report.html; returns its path. diversity: None where it was not measured."""
-    try:
-        import matplotlib as _  # noqa: F401, a missing one must be found here
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as missing:
-        raise EnvironmentFault(
-            "the report needs jinja2 and matplotlib: pip install '.[report]', then run again"
-        ) from missing
-    template = resources.files("quadmix.stages").joinpath("report.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    require_report()
     chosen = selector_sections(config, manifest) + rule_sections(manifest, annotated.summary)
     chosen += [] if diversity is None else [diversity_section(diversity)]
     page = make_page(annotated.summary, annotated.record.summary, search, manifest, chosen)
-    html = environment.from_string(template).render(vars(page))
+    html = render(page)
     path = Path(config.output) / "report.html"
     write_atomically(path, html.encode("utf-8"))
     progress.say(f"report: {path}")

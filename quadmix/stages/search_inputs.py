@@ -131,16 +131,14 @@ def prepare(
 def _eval_sets(
     config: RunConfig, settings: SearchConfig, tokenizer: FileTokenizer, targets: Sequence[TargetSet], directory: Path
 ) -> tuple[tuple[tuple[str, str, str], ...], dict[str, TargetFacts]]:
-    """Write both halves of each target; documents come in the order of their draws, so a cut-off is a sample."""
+    """Write both halves of each target."""
     weights = objective_weights(settings, [target.name for target in targets])
     files: list[tuple[str, str, str]] = []
     facts = {}
     for target in targets:
         for half, documents in (("search", target.search), ("confirm", target.confirm)):
-            order = np.argsort(uniform(documents.doc_hash, config.seed, "evaluate"), kind="stable")
-            held_out = _held_out(documents, order, tokenizer, settings.eval_tokens)
             path = str(directory / f"eval-{half}-{target.name}.bin")
-            held_out.save(path)
+            held_out = write_half(documents, tokenizer, settings.eval_tokens, config.seed, path)
             files.append((half, target.name, path))
             if half == "search":
                 facts[target.name] = TargetFacts(
@@ -151,6 +149,14 @@ def _eval_sets(
                     median_loss=None,
                 )
     return tuple(files), facts
+
+
+def write_half(half: TargetSet, tokenizer: FileTokenizer, limit: int, seed: int, path: str) -> HeldOut:
+    """Write at most `limit` tokens of one half: documents in the order of their draws, so a cut-off is a sample."""
+    order = np.argsort(uniform(half.doc_hash, seed, "evaluate"), kind="stable")
+    held_out = _held_out(half, order, tokenizer, limit)
+    held_out.save(path)
+    return held_out
 
 
 def _held_out(half: TargetSet, order: NDArray[np.int64], tokenizer: FileTokenizer, limit: int) -> HeldOut:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ class TrainJobs:
             vocab_size=self.vocab_size,
             segments=self.pool.segments,
             eval_sets=tuple((target, path) for half, target, path in self.eval_sets if half == job.half),
-            documents=_given,
+            documents=given_copies,
             gpus=assigned_gpus(),
         )
         trial = ProxyTrial(job.index, in_pool_order, seed_for(job.seed, "init"), seed_for(job.seed, "order"))
@@ -174,7 +174,7 @@ class TrainJobs:
         )
 
 
-def _given(payload: Any, pool: Any) -> NDArray[np.integer[Any]]:
+def given_copies(payload: Any, pool: Any) -> NDArray[np.integer[Any]]:
     """The payload of a trial is its copies already."""
     copies: NDArray[np.integer[Any]] = payload
     return copies
@@ -185,11 +185,29 @@ def sample_budget(budget: int, sample_tokens: int, pool_tokens: int) -> int:
     return int(whole_shares(np.array([sample_tokens, pool_tokens - sample_tokens], dtype=np.float64), budget)[0])
 
 
+class Job(Protocol):
+    """What is trained and journalled under its key."""
+
+    def key(self, swarm: str) -> str: ...
+
+
+J = TypeVar("J", bound=Job, contravariant=True)
+
+
+class Trains(Protocol[J]):
+    """A task that trains a group of jobs; `swarm` is what their outcomes depend on beside the jobs."""
+
+    @property
+    def swarm(self) -> str: ...
+
+    def __call__(self, group: tuple[J, ...]) -> tuple[dict[str, Any], ...]: ...
+
+
 def run_jobs(
     engine: Engine,
     progress: Progress,
-    task: TrainJobs,
-    jobs: Sequence[ProxyJob],
+    task: Trains[J],
+    jobs: Sequence[J],
     journal: Journal,
     *,
     per_task: int,

