@@ -82,7 +82,8 @@ def test_uniform_gives_every_domain_the_same_unless_it_runs_dry(
     short = quotas < reach
     if short.any():
         assert quotas[short].max() - quotas[short].min() <= 1
-        assert quotas[~short].max(initial=0) <= quotas[short].max()
+        # a domain may be full by the one token that rounding gave it
+        assert quotas[~short].max(initial=0) <= quotas[short].max() + 1
     copies = select(plan, batch, uniform(batch.doc_hash, 1, "select"))
     assert abs(int((copies * batch.n_tokens).sum()) - budget) <= batch.n_tokens.max() / 2
     assert copies.max() <= cap
