@@ -26,7 +26,6 @@ def write_page(output: Path, found: Comparison, config: RunConfig) -> Path:
 
 def make_page(found: Comparison, config: RunConfig) -> Page:
     """All of the page's content."""
-    table = Table(tuple(header(found)), tuple(tuple(cells) for cells in rows(found)))
     first = found.ranked[0]
     return Page(
         title=f"{len(found.entries)} selections of {short(found.budget)} tokens compared",
@@ -40,7 +39,7 @@ def make_page(found: Comparison, config: RunConfig) -> Page:
             {"label": "tokens that each reads", "value": f"{found.train_tokens:,}"},
         ],
         sections=[
-            Section("results", "Results", " ".join(notes(found)).replace("`", ""), "", (table,)),
+            Section("results", "Results", " ".join(notes(found)).replace("`", ""), "", _results(found)),
             Section(
                 "cost",
                 "Loss against cost",
@@ -58,6 +57,14 @@ def make_page(found: Comparison, config: RunConfig) -> Page:
         ],
         provenance=json.dumps(portable_config(config.model_dump(mode="json")), indent=1, ensure_ascii=False),
     )
+
+
+def _results(found: Comparison) -> tuple[Table, Table]:
+    """The table in two, which fit the page: levels with costs, and differences."""
+    cells, count = [header(found), *rows(found)], len(found.keys)
+    levels = [(*row[: 1 + count], *row[1 + 2 * count :]) for row in cells]
+    leads = [(row[0], *row[1 + count : 1 + 2 * count]) for row in cells]
+    return Table(levels[0], tuple(levels[1:])), Table(leads[0], tuple(leads[1:]))
 
 
 def _costs(found: Comparison) -> tuple[Table, ...]:
