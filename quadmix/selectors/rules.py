@@ -59,7 +59,7 @@ class _Everyone:
 
 
 @dataclass(frozen=True)
-class Random(_Everyone):
+class InDrawOrder(_Everyone):
     """Documents in the order of their draws."""
 
     kind = "random"

@@ -20,7 +20,7 @@ from quadmix.selectors.rules import (
     CriteriaMix,
     Density,
     Gumbel,
-    Random,
+    InDrawOrder,
     Rule,
     Threshold,
     TopK,
@@ -133,7 +133,7 @@ def score_at(quantile: float, sketch: TokenHistogram, fine: TokenHistogram) -> f
 
 
 def _random(fit: RuleFit) -> Rule:
-    return Random()
+    return InDrawOrder()
 
 
 def _topk(fit: RuleFit) -> Rule:

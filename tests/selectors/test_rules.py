@@ -14,7 +14,7 @@ from quadmix.hashing import doc_hash, hash_words, uniform
 from quadmix.selectors.base import DocBatch
 from quadmix.selectors.baselines import weights_plan
 from quadmix.selectors.in_memory import select
-from quadmix.selectors.rules import Density, Gumbel, Random, Threshold, TopK, rule_plan
+from quadmix.selectors.rules import Density, Gumbel, InDrawOrder, Threshold, TopK, rule_plan
 from quadmix.selectors.union import union_plan
 from tests.selectors.contract_pools import SEED, Documents, annotate, copies_of, documents, make, rule
 
@@ -161,7 +161,7 @@ def test_members_of_a_union_choose_one_after_the_other() -> None:
     )  # fmt: skip
     u, whole = uniform(batch.doc_hash, 9, "select"), int(batch.n_tokens.sum())
     shares = {"b_useful": 1.0, "a_clean": 2.0, "c_rest": 1.0}
-    rules = {"a_clean": TopK("clean"), "b_useful": TopK("useful"), "c_rest": Random()}
+    rules = {"a_clean": TopK("clean"), "b_useful": TopK("useful"), "c_rest": InDrawOrder()}
     budget = whole // 2
     asked = {"a_clean": budget / 2, "b_useful": budget / 4, "c_rest": budget / 4}
     plan = union_plan(
