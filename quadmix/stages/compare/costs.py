@@ -19,6 +19,8 @@ from functools import reduce
 import numpy as np
 
 from quadmix.config import (
+    ColorScorerConfig,
+    DensityScorerConfig,
     EmbeddingClustersConfig,
     HeadsScorerConfig,
     LinearScorerConfig,
@@ -37,7 +39,7 @@ from quadmix.stages.compare.result import Cost
 from quadmix.stages.records import current
 from quadmix.stages.rows import RowReader
 
-_RULES = ("columns", "heuristics", "prose", "rarity")  # no models
+_RULES = ("columns", "heuristics", "prose", "rarity", "dsir")  # no models
 _CLUSTERED = ("quad", "cluster_quality")  # selectors that read clusters
 _GRADIENT = 3.0  # times a forward pass
 
@@ -123,12 +125,30 @@ class Costs:
                 Cost(f"training {name}", None, scorer.train_tokens, _GRADIENT * each * scorer.train_tokens),
                 Cost(f"scoring {name}", self._documents, tokens, each * tokens),
             ]
+        if isinstance(scorer, ColorScorerConfig):
+            return self._color(scorer, tokens)
         flops: float | None = None
         if isinstance(scorer, LinearScorerConfig):
             flops = 2.0 * scorer.ngrams * tokens
-        elif isinstance(scorer, HeadsScorerConfig) and isinstance(scorer.embedder, LsaEmbedderConfig):
+        elif isinstance(scorer, DensityScorerConfig) and isinstance(scorer.embedder, LsaEmbedderConfig):
             flops = 2.0 * scorer.embedder.dimensions * tokens
+        elif isinstance(scorer, HeadsScorerConfig) and isinstance(scorer.embedder, LsaEmbedderConfig):
+            flops = 2.0 * scorer.embedder.dimensions * tokens if scorer.model.kind == "ridge" else None
         return [Cost(f"scoring {name}", self._documents, tokens, flops)]
+
+    def _color(self, scorer: ColorScorerConfig, tokens: int) -> list[Cost]:
+        """Two models read every document; where they are trained here, the second goes on from the first."""
+        if scorer.columns is not None:
+            return []
+        each = None
+        if scorer.models is None:
+            model = (scorer.proxy or ProxyConfig()).model_copy(update={"seq_len": scorer.max_tokens})
+            each = forward_flops(model, self._vocab)
+        found = [_priced(f"scoring {scorer.name}, two models", self._documents, 2 * tokens, each)]
+        if each is not None:
+            trained = scorer.train_tokens + scorer.target_tokens
+            found.insert(0, _priced(f"training {scorer.name}", None, trained, _GRADIENT * each))
+        return found
 
     def _clusters(self, one: Contender) -> list[Cost]:
         asked = one.config.annotate.clusters
