@@ -30,6 +30,7 @@ from quadmix.config_reader import check_config
 from quadmix.manifest.durable import write_atomically
 from quadmix.search.confirmation import paired
 from quadmix.stages.compare.figures import differences, loss_against_cost
+from quadmix.stages.compare.page import diversity_against_loss
 from quadmix.stages.compare.result import BETTER, TIE, WORSE, Comparison, verdict
 from quadmix.stages.compare.tables import markdown
 
@@ -91,6 +92,9 @@ def write_page(stored: Path, page: Path) -> None:
             found = Comparison.from_json(file.read_bytes())
             write_atomically(stored / f"{name}-cost.svg", loss_against_cost(found).encode("utf-8"))
             write_atomically(stored / f"{name}-differences.svg", differences(found).encode("utf-8"))
+            if found.diversity is not None:
+                drawn = diversity_against_loss(found)
+                write_atomically(stored / f"{name}-diversity.svg", drawn.encode("utf-8"))
             lines += _section(name, found, stored.name)
         else:
             lines += ["Not run yet. The commands:", ""]
@@ -117,6 +121,9 @@ def _section(name: str, found: Comparison, folder: str) -> Iterator[str]:
     yield ""
     yield f"![Differences with intervals]({folder}/{name}-differences.svg)"
     yield ""
+    if found.diversity is not None:
+        yield f"![Loss against diversity]({folder}/{name}-diversity.svg)"
+        yield ""
 
 
 def ours(found: Comparison) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from quadmix.config import RunConfig
@@ -11,6 +12,8 @@ from quadmix.manifest.model import portable_config
 from quadmix.stages.compare import figures
 from quadmix.stages.compare.result import Comparison, Contestant, in_words
 from quadmix.stages.compare.tables import header, notes, rows
+from quadmix.stages.diversity.facts import DiversityFacts
+from quadmix.stages.diversity.sections import diversity_picture, diversity_section
 from quadmix.stages.figures import short
 from quadmix.stages.page import Page, Section, Table, render
 
@@ -53,10 +56,30 @@ def make_page(found: Comparison, config: RunConfig) -> Page:
                 "Ticks are single seeds. An interval that crosses the dashed line is a tie.",
                 figures.differences(found),
             ),
+            *_diversity(found),
             Section("shares", "What was selected", "Per cent of tokens by domain, first seed.", "", (_shares(found),)),
         ],
         provenance=json.dumps(portable_config(config.model_dump(mode="json")), indent=1, ensure_ascii=False),
     )
+
+
+def _diversity(found: Comparison) -> list[Section]:
+    if found.diversity is None:
+        return []
+    section = diversity_section(DiversityFacts.from_json(found.diversity))
+    return [replace(section, figure=diversity_against_loss(found))]
+
+
+def diversity_against_loss(found: Comparison) -> str:
+    """SVG: every entry's loss against the diversity of its first selection, random selections as a band."""
+    assert found.diversity is not None
+    key = found.keys[0]
+    losses = {
+        one.name: (level.mean, level.half_width or 0.0)
+        for one in found.entries
+        if (level := one.level[key]).mean is not None
+    }
+    return diversity_picture(DiversityFacts.from_json(found.diversity), losses, f"{key}, bits per byte")
 
 
 def _results(found: Comparison) -> tuple[Table, Table]:

@@ -90,7 +90,8 @@ class Target:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class Comparison:
-    """All numbers of a comparison. model: the target model's sizes; model_flops: estimated, of training one."""
+    """All numbers of a comparison. model: the target model's sizes; model_flops: estimated, of training one; diversity:
+    as `DiversityFacts.to_json` has it, of every entry's first selection, None where it was not measured."""
 
     against: str
     seeds: int
@@ -104,6 +105,7 @@ class Comparison:
     model_parameters: int
     model_flops: float
     entries: list[Contestant]
+    diversity: dict[str, Any] | None = None
 
     @property
     def keys(self) -> list[str]:

@@ -7,9 +7,10 @@ their folders, target models lie in a journal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quadmix.config import CompareConfig, RunConfig
 from quadmix.engine.base import Engine, SchedulesGpus
@@ -28,6 +29,9 @@ from quadmix.stages.compare.page import write_page
 from quadmix.stages.compare.result import Bits, Comparison, Contestant, Cost, Target, in_words, judged, with_mean
 from quadmix.stages.compare.tables import markdown
 from quadmix.stages.compare.training import TargetJob, TrainTargets, train_targets, training_parts, write_halves
+from quadmix.stages.diversity.facts import NothingToMeasure
+from quadmix.stages.diversity.measuring import Selection
+from quadmix.stages.diversity.stage import diversity_of
 from quadmix.stages.page import require_report
 from quadmix.stages.records import begin, run_lock, write_atomically
 from quadmix.stages.swarm import Outcome
@@ -93,9 +97,24 @@ class CompareRun:
             model_parameters=parameters(compare.model, tokenizer.vocab_size),
             model_flops=tokens * training_flops(compare.model, tokenizer.vocab_size),
             entries=entries,
+            diversity=self._diversity(annotated, {one.name: manifests[one.name][0] for one in chosen}),
         )
         self._write(found)
         return found
+
+    def _diversity(self, annotated: Annotated, manifests: Mapping[str, Manifest]) -> dict[str, Any] | None:
+        """Of the first selection of every entry; None where the config or the pool has none."""
+        asked = self.config.diversity
+        if asked is None:
+            return None
+        selections = [Selection.of_manifest(name, manifest) for name, manifest in manifests.items()]
+        budget = self.config.mixture.budget
+        try:
+            facts = diversity_of(self.config, asked, self.engine, self.progress, annotated, selections, budget)
+        except NothingToMeasure as nothing:
+            self.progress.say(str(nothing))
+            return None
+        return facts.to_json()
 
     def _select(
         self, chosen: Sequence[Contender], annotated: Annotated, search: SearchResult | None, seeds: Sequence[int]

@@ -19,6 +19,8 @@ from quadmix.stages.page import Section, Table
 _TITLE = "Diversity of what was selected"
 # measures of the picture, the first three that were taken
 _DRAWN = ("vendi_1", "novelsum", "effective_clusters", "effective_domains")
+_BAND = "random selections, 95 %"
+_BESIDE = 3
 Qualities = Mapping[str, tuple[float, float]]  # by selection, and of `random`: value and half width
 
 
@@ -26,8 +28,6 @@ def diversity_section(facts: DiversityFacts | NothingToMeasure) -> Section:
     """The report's section; of what could not be measured, why."""
     if isinstance(facts, NothingToMeasure):
         return Section("diversity", _TITLE, empty=str(facts))
-    header = ("", *(one.name for one in facts.selections), "random selections, 95 %", *_verdict_header(facts))
-    rows = tuple(_row(facts, measure) for measure in facts.measures())
     text = (
         f"Of {facts.repeats} samples of {facts.sample_docs:,} copies each, with the 95 % interval of the mean, beside "
         f"one such sample of each of {facts.repeats} random selections of {facts.budget:,} tokens from the pool. Sizes "
@@ -35,7 +35,7 @@ def diversity_section(facts: DiversityFacts | NothingToMeasure) -> Section:
         f"{facts.quality}; at random it is 0.5 (the cross). Where nothing varies (± 0), every sample is the whole "
         "selection. docs/diversity.md says what each number means and when it misleads."
     )
-    return Section("diversity", _TITLE, text, diversity_picture(facts), (Table(header, rows),))
+    return Section("diversity", _TITLE, text, diversity_picture(facts), (_table(facts),))
 
 
 def diversity_picture(
@@ -68,6 +68,16 @@ def _band(random: Diversity, measure: Measure, qualities: Qualities) -> Band:
 
 def _mean(found: Found) -> tuple[float, float]:
     return found.mean, found.half_width
+
+
+def _table(facts: DiversityFacts) -> Table:
+    """A row a measure; a row a selection where there are more selections than fit beside each other."""
+    header = ("", *(one.name for one in facts.selections), _BAND, *_verdict_header(facts))
+    rows = [_row(facts, measure) for measure in facts.measures()]
+    if len(facts.selections) <= _BESIDE:
+        return Table(header, tuple(rows))
+    turned = list(zip(header, *rows, strict=True))
+    return Table(turned[0], tuple(turned[1:]))
 
 
 def _verdict_header(facts: DiversityFacts) -> tuple[str, ...]:

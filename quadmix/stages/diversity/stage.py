@@ -46,6 +46,19 @@ def diversity(
     Raises ConfigError for one of another budget, and what `measure_diversity` does.
     """
     selections = [Selection.of_manifest(chosen.selector, chosen), *_beside(asked.beside, chosen)]
+    return diversity_of(config, asked, engine, progress, annotated, selections, chosen.requested_tokens)
+
+
+def diversity_of(
+    config: RunConfig,
+    asked: DiversityConfig,
+    engine: Engine,
+    progress: Progress,
+    annotated: Annotated,
+    selections: Sequence[Selection],
+    budget: int,
+) -> DiversityFacts:
+    """The facts of selections of one budget, as a stage that is found again. Raises what `measure_diversity` does."""
     root = Path(config.output)
     parts = {
         "version": __version__,
@@ -65,7 +78,7 @@ def diversity(
         scratch = directory / SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)  # what a killed attempt left
         scratch.mkdir()
-        facts = measure_diversity(config, asked, engine, annotated, selections, chosen.requested_tokens, scratch)
+        facts = measure_diversity(config, asked, engine, annotated, selections, budget, scratch)
         scratch.rmdir()
         text = json.dumps(facts.to_json(), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
         write_atomically(directory / FACTS_FILE, text.encode("utf-8"))

@@ -59,6 +59,7 @@ def values(pool: Path, output: Path, *entries: dict[str, Any], **compare: Any) -
             ],
         },
         "mixture": {"criteria": ["sound", "wrong", "like_howto"], "budget": 40_000, "max_copies": 2},
+        "diversity": {"sample_docs": 40, "repeats": 3, "embedder": {"kind": "lsa", "dimensions": 4}},
         "compare": {
             "entries": list(entries), "model": MODEL, "eval_tokens": 1_500, "seeds": 3, "train_tokens": 10_000,
             **compare,

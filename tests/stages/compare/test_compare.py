@@ -28,6 +28,7 @@ from quadmix.manifest.verify import verify
 from quadmix.stages.compare.costs import parameters, training_flops
 from quadmix.stages.compare.documents import Draw, read_reading
 from quadmix.stages.compare.result import BETTER, FAILED, TIE, WORSE, Comparison, judged, with_mean
+from quadmix.stages.diversity.facts import DiversityFacts
 from quadmix.stages.plan import make_estimate
 from tests.e2e.command_line import Done, quadmix, start
 from tests.e2e.small_pool import ROOT, write_config
@@ -107,6 +108,17 @@ def test_every_seed_draws_anew_and_every_manifest_verifies_in_its_folder(ran: Ra
     assert not (ran.output / "CURRENT.json").exists()  # what the run published itself is its own
 
 
+def test_every_entrys_diversity_is_measured_and_drawn_against_its_loss(ran: Ran) -> None:
+    assert ran.found.diversity is not None
+    facts = DiversityFacts.from_json(ran.found.diversity)
+    assert [one.name for one in facts.selections] == [one["name"] for one in ENTRIES]
+    assert facts.selections[0].found["vendi_1"] == facts.selections[1].found["vendi_1"]  # the same documents
+    page = (ran.output / "compare.html").read_text(encoding="utf-8")
+    section = page[page.index('id="diversity"') :]
+    assert "howto, bits per byte" in section
+    assert section.count('id="dot') >= len(ENTRIES)
+
+
 def test_models_on_behalf_of_an_entry_are_counted(ran: Ran) -> None:
     """A linear scorer read the whole pool for one entry; columns and random documents cost nothing."""
     found = ran.found
@@ -125,7 +137,7 @@ def test_table_page_and_markdown_say_the_same(ran: Ran) -> None:
         assert all(level in text and one.name in text for text in (ran.done.out, html, markdown))
     assert "random_again" in ran.done.out.split("not told apart from random")[0].rsplit(";", 1)[-1]
     assert "3 seeds" in ran.done.out
-    assert html.count("<svg") == 2
+    assert html.count("<svg") == 3
     assert "mathdefault" not in html
 
 
