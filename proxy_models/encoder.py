@@ -28,9 +28,9 @@ from proxy_models.gradients import rms_norm
 from proxy_models.model import Block, rope
 from proxy_models.scoring import POSITIONS, by_width
 from proxy_models.train import batches_of, one_thread, schedule
+from quadmix.config_heads import EncoderModelConfig
 from quadmix.errors import InputError
 from quadmix.hashing import seed_for
-from quadmix.heads_config import EncoderModelConfig
 
 QUANTUM = 2.0**-10  # of a standard deviation
 WARMUP = 50  # steps, at most a tenth of all

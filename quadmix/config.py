@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from quadmix.config_heads import HeadsModelConfig, RidgeModelConfig
+from quadmix.config_labels import LabelsConfig
 from quadmix.config_rules import MemberConfig, RuleSettings
 from quadmix.config_values import ByteSize, Count, Fraction, Name, Section
-from quadmix.heads_config import HeadsModelConfig, RidgeModelConfig
-from quadmix.label_config import LabelsConfig
 
 LEAST_TRIALS = 8  # to fit a regressor on
 

@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
 
-from quadmix.compare_checks import charged, contest, entry_problems, measured
 from quadmix.config import (
     LEAST_TRIALS,
     AnnotateConfig,
@@ -44,9 +43,10 @@ from quadmix.config import (
     TokenizerConfig,
     TrainedModelConfig,
 )
+from quadmix.config_compare_checks import charged, contest, entry_problems, measured
+from quadmix.config_label_checks import heads_checks, labels_checks
+from quadmix.config_labels import LabelsConfig
 from quadmix.config_rules import RuleSettings
-from quadmix.label_checks import heads_checks, labels_checks
-from quadmix.label_config import LabelsConfig
 from quadmix.strict_yaml import Path
 
 Problem = tuple[Path, str]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from quadmix.config_labels import LabelsConfig, PriceConfig
 from quadmix.errors import ConfigError
-from quadmix.label_config import LabelsConfig, PriceConfig
 from quadmix.labels.endpoint import Completion, Endpoint, Refused
 from quadmix.labels.questions import Question, score_in
 from quadmix.progress import Progress

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.config_labels import LabelsConfig
 from quadmix.errors import ConfigError
-from quadmix.label_config import LabelsConfig
 from quadmix.labels.asking import cost_of
 from quadmix.labels.questions import tokens_around
 from quadmix.labels.rubrics import rubrics_of

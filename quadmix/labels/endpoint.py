@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from quadmix.config_labels import EndpointConfig
 from quadmix.credentials import hide_credentials
 from quadmix.errors import ConfigError, ResourceError
 from quadmix.hashing import fingerprint
-from quadmix.label_config import EndpointConfig
 
 LONGEST_WAIT = 60.0  # seconds, of our own waits
 LONGEST_ASKED = 600.0  # seconds that a Retry-After may ask for before the run rather stops

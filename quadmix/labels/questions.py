@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from quadmix.config_labels import RubricConfig
 from quadmix.hashing import fingerprint
-from quadmix.label_config import RubricConfig
 from quadmix.scorers.tokens import Tokenizer
 
 _FRAME_TOKENS = 12  # that a chat's own marks may add to a question

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from quadmix.config_labels import LabelsConfig, RubricConfig
 from quadmix.config_values import Name
 from quadmix.errors import ConfigError
-from quadmix.label_config import LabelsConfig, RubricConfig
 from quadmix.strict_yaml import dotted, parse
 
 _RUBRICS = TypeAdapter(dict[Name, RubricConfig])

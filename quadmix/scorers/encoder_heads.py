@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.config_heads import EncoderModelConfig
 from quadmix.errors import ConfigError, EnvironmentFault
-from quadmix.heads_config import EncoderModelConfig
 from quadmix.scorers.language_models import beginnings
 from quadmix.scorers.tokens import Tokenizer
 

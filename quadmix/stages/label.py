@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from quadmix.config import Columns, RunConfig
+from quadmix.config_labels import LabelsConfig
 from quadmix.engine.base import Engine
 from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import sha256_file
-from quadmix.label_config import LabelsConfig
 from quadmix.labels.asking import Answer, Outcome, ask_all, spent_on
 from quadmix.labels.costs import LabelCost, cost_of_questions
 from quadmix.labels.endpoint import Endpoint

@@ -39,11 +39,11 @@ from quadmix.config import (
     SelectConfig,
     TrainedModelConfig,
 )
+from quadmix.config_heads import EncoderModelConfig
 from quadmix.core.sketch import order_key
 from quadmix.core.summary import COARSE_SHIFT, PoolSummary
 from quadmix.engine.local import usable_cores
 from quadmix.errors import ConfigError, InputError
-from quadmix.heads_config import EncoderModelConfig
 from quadmix.labels.costs import LabelCost, expected_cost
 from quadmix.pool.inventory import find_inputs, plan_units
 from quadmix.pool.quarantine import Faults

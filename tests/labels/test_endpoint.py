@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from quadmix.config_labels import EndpointConfig
 from quadmix.errors import ConfigError, ResourceError
-from quadmix.label_config import EndpointConfig
 from quadmix.labels.endpoint import Endpoint, Refused, Stopped
 from tests.labels.stub_server import NOW, Reply, Stub, stub_server
 

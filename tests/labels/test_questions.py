@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
+from quadmix.config_labels import LabelsConfig, RubricConfig
 from quadmix.config_reader import read_config
 from quadmix.errors import ConfigError
-from quadmix.label_config import LabelsConfig, RubricConfig
 from quadmix.labels.questions import cut, question, score_in
 from quadmix.labels.rubrics import rubrics_of, shipped_rubrics
 from tests.conftest import ROOT

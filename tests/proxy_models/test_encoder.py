@@ -9,8 +9,8 @@ from scipy.stats import spearmanr
 
 from proxy_models.encoder import QUANTUM, Encoder, fit_encoder
 from proxy_models.model import rope
+from quadmix.config_heads import EncoderModelConfig
 from quadmix.errors import InputError
-from quadmix.heads_config import EncoderModelConfig
 
 VOCAB = 20
 CONFIG = EncoderModelConfig(

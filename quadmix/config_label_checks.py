@@ -7,8 +7,8 @@ from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
 from quadmix.config import AnnotateConfig, HeadsScorerConfig, PoolConfig, TokenizerConfig
+from quadmix.config_labels import LabelsConfig
 from quadmix.errors import ConfigError
-from quadmix.label_config import LabelsConfig
 from quadmix.labels.rubrics import rubrics_of
 from quadmix.strict_yaml import Path
 
