@@ -43,7 +43,7 @@ from quadmix.config import (
     TokenizerConfig,
     TrainedModelConfig,
 )
-from quadmix.config_compare_checks import charged, contest, entry_problems, measured
+from quadmix.config_compare_checks import charged, contest, counted, entry_problems, measured
 from quadmix.config_label_checks import heads_checks, labels_checks
 from quadmix.config_labels import LabelsConfig
 from quadmix.config_rules import RuleSettings
@@ -445,8 +445,9 @@ def _named_paths(annotate: AnnotateConfig, targets: Targets, tokenizer: Tokenize
 
 
 def _model_paths(section: Any, path: Path) -> Iterator[Problem]:
-    if getattr(section, "model", None) is not None:
-        yield (*path, "model"), section.model
+    model = getattr(section, "model", None)
+    if isinstance(model, str):  # the heads' says what to fit
+        yield (*path, "model"), model
     for key in ("positives", "negatives", "train_on", "labelled", "targets"):
         for entry, value in enumerate(getattr(section, key, ())):
             if not value.startswith("target:") and value != "pool":
@@ -510,5 +511,6 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("quad",), _quad_model),
     (("compare", "mixture"), contest),
     (("compare", "search"), charged),
+    (("compare", "pool"), counted),
     (("compare", "targets", "tokenizer"), measured),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from quadmix.config import CompareConfig, MixtureConfig, SearchConfig, TargetConfig, TokenizerConfig
+from quadmix.config import CompareConfig, MixtureConfig, PoolConfig, SearchConfig, TargetConfig, TokenizerConfig
 from quadmix.strict_yaml import Path
 
 Problem = tuple[Path, str]
@@ -61,6 +61,15 @@ def charged(compare: CompareConfig | None, search: SearchConfig | None) -> Itera
     for index, entry in enumerate(compare.entries if compare is not None and search is None else ()):
         if entry.charge_search:
             yield ("search",), f"missing, but compare.entries.{index} ({entry.name!r}) is charged for a search"
+
+
+def counted(compare: CompareConfig | None, pool: PoolConfig) -> Iterator[Problem]:
+    """Target models must read equal numbers of tokens, of their own tokenizer."""
+    if compare is not None and pool.columns.tokens is not None:
+        text = (
+            f"found {pool.columns.tokens!r}, but a comparison cuts what its target models read by the run's tokenizer"
+        )
+        yield ("pool", "columns", "tokens"), f"{text}; wanted none, so that documents are counted with it"
 
 
 def measured(

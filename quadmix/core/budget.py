@@ -12,7 +12,7 @@ order is total and no copy is ever drawn by its place in a file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -186,30 +186,49 @@ class Settled:
     exhausted: bool = False
 
 
-def settle(quotas: Mapping[int, int], resolve: Callable[[int, int], Bracket], residual: int = 0) -> dict[int, Settled]:
+def settle(
+    quotas: Mapping[int, int],
+    resolve: Callable[[int, int], Bracket],
+    residual: int = 0,
+    domain_of: Sequence[str] | None = None,
+) -> dict[int, Settled]:
     """Cut every stratum in order. resolve(stratum, quota) gives the prefixes around the quota; residual: tokens that
-    strata before all of these have missed.
+    strata before all of these have missed; domain_of: of each stratum, where domains have quotas of their own.
 
-    A quota of 0 takes nothing. Strata that run dry leave a rest, which is offered to the others in order.
+    A quota of 0 takes nothing. Strata that run dry leave a rest, which is offered to the others in order, to those of
+    the same domain alone where domains are given.
     """
     settled: dict[int, Settled] = {}
-    dry = False
     for stratum in sorted(quotas):
         quota = quotas[stratum]
         around = resolve(stratum, quota) if quota else Bracket((Cut.nothing(), 0), None)
         cut, taken = around.nearest(quota + residual)
         settled[stratum] = Settled(quota, cut, taken, quota > 0 and around.above is None)
         residual += quota - taken
-        dry |= quota > 0 and around.above is None
-    for stratum in sorted(quotas):
-        if residual <= 0 or not dry:
+    if domain_of is None:
+        _offer_rest(settled, sorted(quotas), residual, resolve)
+        return settled
+    for domain in dict.fromkeys(domain_of):
+        members = [stratum for stratum in sorted(quotas) if domain_of[stratum] == domain]
+        rest = sum(settled[stratum].quota - settled[stratum].taken for stratum in members)
+        _offer_rest(settled, members, rest, resolve)
+    return settled
+
+
+def _offer_rest(
+    settled: dict[int, Settled], strata: Sequence[int], rest: int, resolve: Callable[[int, int], Bracket]
+) -> None:
+    """What dry ones of these strata have left, to the others in order."""
+    if not any(settled[stratum].exhausted for stratum in strata):
+        return
+    for stratum in strata:
+        if rest <= 0:
             break
         have = settled[stratum].taken
-        around = resolve(stratum, have + residual)
-        cut, taken = around.nearest(have + residual)
-        if abs(residual + have - taken) < abs(residual):
-            settled[stratum] = Settled(quotas[stratum], cut, taken, around.above is None)
-            residual += have - taken
+        around = resolve(stratum, have + rest)
+        cut, taken = around.nearest(have + rest)
+        if abs(rest + have - taken) < abs(rest):
+            settled[stratum] = Settled(settled[stratum].quota, cut, taken, around.above is None)
+            rest += have - taken
         elif around.above is None:
             settled[stratum] = replace(settled[stratum], exhausted=True)
-    return settled

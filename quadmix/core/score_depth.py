@@ -1,7 +1,8 @@
 """How deep in the pool a score lies: the share of the pool's tokens that score at least as well, 0 for the best.
 
 The pool's score classes (`core.normalise`) give the share exactly at every class; within a class of several scores it
-grows in proportion to the order key, so a better score is never deeper.
+grows in proportion to the order key, so a better score is never deeper. Equal scores that many documents have (ratings,
+say) are as deep as their draws: otherwise all of them would come as late as the last.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ class ScoreDepth:
         lookup = ScoreMap("depth", classes.keys, classes.normalised, place, classes.resolution).lookup()
         return ScoreDepth(lookup, keys, span, tokens, np.cumsum(tokens[::-1])[::-1])
 
-    def depth(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(n,) in (0, 1]; of scores of the pool."""
+    def depth(self, scores: NDArray[np.float32], u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) in (0, 1]; of scores of the pool. u: (n,) the documents' draws; the smaller, the less deep."""
         at = self.lookup.sigma(scores)
         offset = np.clip(order_key(scores).astype(np.int64) - self.keys[at], 0, self.span[at] - 1)
-        passed = self.tokens[at].astype(np.float64) * offset / self.span[at]
+        part = np.where(self.span[at] == 1, 1.0 - u, offset / self.span[at])
+        passed = self.tokens[at].astype(np.float64) * part
         found: NDArray[np.float64] = (self.reaching[at] - passed) / float(self.reaching[0])
         return found

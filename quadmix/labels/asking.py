@@ -78,6 +78,7 @@ class _Asker:
         self.journal = journal
         self.spent = spent
         self.refused_in_a_row = 0
+        self.answered = bool(journal.entries)  # a server that has answered refuses texts, not requests
         self.lock = threading.Lock()
 
     def ask(self, question: Question, tokens: int) -> str | None:
@@ -105,11 +106,12 @@ class _Asker:
             self.journal.append(_key(question, attempt), entry)
             self.spent += cost_of(self.config.price, read, written)
             self.refused_in_a_row = 0
+            self.answered = True
 
     def _note_refusal(self, text: str) -> None:
         with self.lock:
             self.refused_in_a_row += 1
-            if self.refused_in_a_row >= REFUSED_IN_A_ROW:
+            if self.refused_in_a_row >= REFUSED_IN_A_ROW and not self.answered:
                 raise ConfigError(
                     f"labels.endpoint: the server refused {REFUSED_IN_A_ROW} requests in a row, at last: {text}; check "
                     "labels.endpoint.parameters and what the model takes (some want "

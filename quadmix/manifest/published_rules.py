@@ -94,16 +94,16 @@ class ScoreCounts:
                 return float(scores_of(keys[at : at + 1])[0])
         raise AssertionError("no quantile lies beyond all tokens")
 
-    def depth(self, scores: NDArray[np.float32]) -> Floats:
+    def depth(self, scores: NDArray[np.float32], draw: Floats) -> Floats:
         """(n,) share of the tokens that score at least as well: exact where a class begins, and inside it less the part
-        of its tokens that the order keys below are of those it spans."""
+        of its tokens that the order keys below are of those it spans, or that larger draws have of a single score."""
         keys, span, tokens = self.classes
         own = order_keys(scores)
         at = np.maximum(np.searchsorted(keys, own, side="right") - 1, 0)
         below = np.minimum(np.maximum(own - keys[at], 0), span[at] - 1)
         total = int(tokens.sum())
         at_least = total - (np.cumsum(tokens) - tokens)
-        passed = tokens[at].astype(np.float64) * below / span[at]
+        passed = tokens[at].astype(np.float64) * np.where(span[at] == 1, 1.0 - draw, below / span[at])
         return np.asarray((at_least[at] - passed) / float(total))
 
 
@@ -122,7 +122,9 @@ def rule_keys(
         return natural_log(draw) + rule.exponent * (-measured if rule.measures == "minus_log_density" else measured)
     if kind == "criteria_mix":
         assert rule.shares is not None
-        reached = [own.depth(column) / share for own, column, share in zip(counts, scores, rule.shares, strict=True)]
+        reached = [
+            own.depth(column, draw) / share for own, column, share in zip(counts, scores, rule.shares, strict=True)
+        ]
         return np.asarray(np.min(reached, axis=0))
     assert rule.temperature is not None
     return -(first / rule.temperature + -natural_log(-natural_log(draw)))

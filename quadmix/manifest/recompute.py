@@ -326,32 +326,40 @@ class Neighbourhood:
         return int(sums[max(reaching - 1, 0)]), int(sums[reaching])
 
 
-def settle(quotas: Sequence[int], known: Sequence[Neighbourhood], missing: int = 0) -> list[int] | None:
+def settle(
+    quotas: Sequence[int], known: Sequence[Neighbourhood], missing: int = 0, domains: Sequence[str] | None = None
+) -> list[int] | None:
     """Tokens that each stratum must have taken: of the two prefixes around its quota the one that leaves less missing
     over all strata so far, the shorter one if both leave as much; what dry strata leave is then offered again.
-    missing: what strata before all of these have left.
+    missing: what strata before all of these have left; domains: of each stratum, where a rest stays in its domain.
 
     None if a prefix lies outside its neighbourhood (a stratum ran dry and others gave far more than their quota).
     """
     taken: list[int] = []
-    some_dry = False
+    dry: list[bool] = []
     for quota, near in zip(quotas, known, strict=True):
         choice = near.around(quota) if quota else (0, 0)
         if choice is None:
             return None
-        some_dry = some_dry or choice[1] is None
+        dry.append(choice[1] is None)
         taken.append(_better(choice, quota + missing))
         missing += quota - taken[-1]
-    if some_dry:
-        for at, near in enumerate(known):
-            if missing <= 0:
+    groups = [list(range(len(known)))]
+    if domains is not None:
+        groups = [[at for at, own in enumerate(domains) if own == name] for name in dict.fromkeys(domains)]
+    for group in groups:
+        if not any(dry[at] for at in group):
+            continue
+        left = missing if domains is None else sum(quotas[at] - taken[at] for at in group)
+        for at in group:
+            if left <= 0:
                 break
-            choice = near.around(taken[at] + missing)
+            choice = known[at].around(taken[at] + left)
             if choice is None:
                 return None
-            found = _better(choice, taken[at] + missing)
-            if abs(missing + taken[at] - found) < abs(missing):
-                missing += taken[at] - found
+            found = _better(choice, taken[at] + left)
+            if abs(left + taken[at] - found) < abs(left):
+                left += taken[at] - found
                 taken[at] = found
     return taken
 

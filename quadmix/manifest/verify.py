@@ -12,7 +12,7 @@ Memory: one annotation file and its rows at a time, one line per quality bin, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -549,12 +549,16 @@ class _Comparison:
 
     def _settled(self, quotas: Sequence[int], known: Sequence[Neighbourhood]) -> list[int] | None:
         """What every stratum must have taken; the members of a union settle one after the other."""
-        groups = [len(judge.strata) for judge in self.judge.members.values()] or [len(quotas)]
+        members = [judge.strata for judge in self.judge.members.values()]
+        if not members:
+            return settle(quotas, known)
+        inside = self.judge.plan.domain_quotas
         wanted: list[int] = []
         missing = 0
-        for size in groups:
-            mine = slice(len(wanted), len(wanted) + size)
-            settled = settle(quotas[mine], known[mine], missing)
+        for strata in members:
+            mine = slice(len(wanted), len(wanted) + len(strata))
+            domains = None if inside is None else [_domain_of(name, inside) for name in strata]
+            settled = settle(quotas[mine], known[mine], missing, domains)
             if settled is None:
                 return None
             missing += sum(quotas[mine]) - sum(settled)
@@ -575,6 +579,12 @@ class _Comparison:
     def _report(self, claim: Claims, row: int, column: str, found: Any, wanted: Any) -> None:
         part = self.manifest.files[int(claim.part[row])].path
         self.outcome.add(part, int(claim.row[row]), claim.text(DOC_ID, row), column, found, wanted)
+
+
+def _domain_of(stratum: str, domains: Iterable[str]) -> str:
+    """The longest name of a domain that a stratum's name begins with."""
+    fitting = [name for name in domains if stratum == name or stratum.startswith(f"{name} / ")]
+    return max(fitting, key=len, default="")
 
 
 def _namer(names: Sequence[str], index: Ints) -> Callable[[int], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from quadmix.selectors.union import UnionPlan, settle_union
 def select(plan: SelectionPlan, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.int32]:
     """(n,) copies of each document. u: (n,) draws in (0, 1), one a document (a union makes its own)."""
     if isinstance(plan, UnionPlan):
-        plan, settled = settle_union(plan, lambda member, residual: _settle(member, batch, u, residual))
+        plan, settled = settle_union(plan, lambda *given: _settle(batch, u, *given))
     else:
-        settled = dict(_settle(plan, batch, u, 0))
+        settled = dict(_settle(batch, u, plan))
     stratum, key, step = plan.stratum(batch), plan.key(batch, u), plan.step(batch)
     cut_key, cut_hash = np.full(len(plan.strata), -np.inf), np.zeros(len(plan.strata), dtype=np.uint64)
     for index, outcome in settled.items():
@@ -26,7 +26,13 @@ def select(plan: SelectionPlan, batch: DocBatch, u: NDArray[np.float64]) -> NDAr
     return copies_taken(own, step, batch.doc_hash, cut_key[stratum], cut_hash[stratum], plan.max_copies)
 
 
-def _settle(plan: SelectionPlan, batch: DocBatch, u: NDArray[np.float64], residual: int) -> Mapping[int, Settled]:
+def _settle(
+    batch: DocBatch,
+    u: NDArray[np.float64],
+    plan: SelectionPlan,
+    residual: int = 0,
+    domain_of: Sequence[str] | None = None,
+) -> Mapping[int, Settled]:
     stratum, key, step = plan.stratum(batch), plan.key(batch, u), plan.step(batch)
     order = np.argsort(stratum, kind="stable")
     bounds = np.searchsorted(stratum[order], np.arange(len(plan.strata) + 1))
@@ -40,4 +46,4 @@ def _settle(plan: SelectionPlan, batch: DocBatch, u: NDArray[np.float64], residu
             )
         return bracket(copies_of[index], quota)
 
-    return settle(plan.quotas, resolve, residual)
+    return settle(plan.quotas, resolve, residual, domain_of)

@@ -148,7 +148,7 @@ class CriteriaMix(_Everyone):
     def key(self, batch: DocBatch, u: Floats) -> Floats:
         found = np.full(len(batch), np.inf)
         for column, (depth, share) in enumerate(zip(self.depths, self.shares, strict=True)):
-            found = np.minimum(found, depth.depth(np.ascontiguousarray(batch.scores[:, column])) / share)
+            found = np.minimum(found, depth.depth(np.ascontiguousarray(batch.scores[:, column]), u) / share)
         return found
 
     def settings(self) -> dict[str, Any]:
@@ -184,6 +184,13 @@ def log_density(scores: Floats, measures: str) -> Floats:
     if measures == "density":
         return log(scores)
     return scores if measures == "log_density" else -scores
+
+
+def score_of_log_density(logs: Floats, measures: str) -> Floats:
+    """The scores that `log_density` turned into these."""
+    if measures == "density":
+        return np.exp(logs)
+    return logs if measures == "log_density" else -logs
 
 
 @dataclass(frozen=True)

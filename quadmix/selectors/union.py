@@ -20,8 +20,8 @@ from quadmix.hashing import uniform
 from quadmix.selectors.base import JOIN, DocBatch, SelectionPlan, TakenOnce, Window
 
 Cuts = Mapping[int, Cut]
-# cuts the strata of a plan, beginning with the tokens that the strata before it have missed
-Settle = Callable[[SelectionPlan, int], Mapping[int, Settled]]
+# cuts the strata of a plan; see `core.budget.settle` for the tokens that were missed before and the strata's domains
+Settle = Callable[[SelectionPlan, int, Sequence[str] | None], Mapping[int, Settled]]
 
 
 @dataclass(frozen=True)
@@ -205,21 +205,35 @@ def member_quotas(shares: Sequence[float], domain_quotas: Sequence[int]) -> NDAr
 def settle_union(plan: UnionPlan, settle: Settle) -> tuple[UnionPlan, dict[int, Settled]]:
     """Cut a union member by member: the plan with its cuts, and the outcome of every stratum.
 
-    Raises BudgetError where the earlier members leave one too little.
+    Raises BudgetError where the earlier members leave one too little, in the pool or in a domain that has a quota.
     """
     found: dict[int, Settled] = {}
     cuts: list[Cuts] = []
-    residual = 0
+    missed: dict[str, int] = {}  # by domain, over the members so far; below 0: they took more than they were asked
     for start, member in zip(plan.starts, plan.members, strict=False):
-        asked = sum(member.plan.quotas.values())
-        settled = settle(_Next(plan.with_cuts(cuts), member), residual)
-        taken = sum(outcome.taken for outcome in settled.values())
-        if taken < asked and all(outcome.exhausted for outcome in settled.values()):
-            raise BudgetError(
-                f"select.union.{member.name}: its share is {asked:,} tokens, but the members before it leave "
-                f"{taken:,} that it may take. Lower its share or the budget, or rename it so that it comes earlier"
-            )
-        residual += asked - taken
+        domains = _domains_of(member.plan.strata, plan.domain_quotas)
+        settled = settle(_Next(plan.with_cuts(cuts), member), sum(missed.values()), domains)
+        for domain in dict.fromkeys(domains or [""]):
+            mine = [one for stratum, one in settled.items() if domains is None or domains[stratum] == domain]
+            asked, taken = sum(one.quota for one in mine), sum(one.taken for one in mine)
+            if taken < asked + min(missed.get(domain, 0), 0) and all(one.exhausted or not one.quota for one in mine):
+                where = f" in domain {domain!r}" if domain else ""
+                raise BudgetError(
+                    f"select.union.{member.name}: its share{where} is {asked:,} tokens, but the members before it "
+                    f"leave {taken:,} that it may take. Lower its share or the budget, or rename it so that it comes "
+                    "earlier"
+                )
+            missed[domain] = missed.get(domain, 0) + asked - taken
         cuts.append({stratum: outcome.cut for stratum, outcome in settled.items()})
         found |= {start + stratum: outcome for stratum, outcome in settled.items()}
     return plan.with_cuts(cuts), found
+
+
+def _domains_of(strata: Sequence[str], domain_quotas: Sequence[tuple[str, int]]) -> list[str] | None:
+    """The domain of every stratum, by their names; None where domains have no quotas."""
+    names = [name for name, _ in domain_quotas]
+    return [_domain_of(stratum, names) for stratum in strata] if names else None
+
+
+def _domain_of(stratum: str, domains: Sequence[str]) -> str:
+    return max((name for name in domains if stratum == name or stratum.startswith(name + JOIN)), key=len)

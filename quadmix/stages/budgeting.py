@@ -204,9 +204,10 @@ def find_cuts(
     seed: int,
     purpose: str,
     residual: int = 0,
+    domain_of: Sequence[str] | None = None,
 ) -> dict[int, Settled]:
     """The cut of every stratum, its quota and the tokens taken. packs: groups of annotation files, one task each;
-    residual: see `core.budget.settle`.
+    residual, domain_of: see `core.budget.settle`.
 
     Ends: whatever was seen is kept, and each pass asks for a part of a range that it has not asked for before. Where
     one is asked for twice, the files are no longer what they were: VerificationError.
@@ -236,7 +237,7 @@ def find_cuts(
                 known[stratum].append(seen)
         asked = {}
         with suppress(_Unresolved):
-            return settle(plan.quotas, resolve, residual)
+            return settle(plan.quotas, resolve, residual, domain_of)
         # what the later strata lack is asked for in the same pass
         for stratum in sorted(set(plan.quotas) - set(asked)):
             with suppress(_Unresolved):

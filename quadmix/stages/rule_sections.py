@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.core.portable import log
-from quadmix.core.sketch import key_score
+from quadmix.core.sketch import key_score, order_key
 from quadmix.core.summary import COARSE_SHIFT, PoolSummary
 from quadmix.manifest.model import Manifest
 from quadmix.manifest.rows import read_rows
 from quadmix.schema import DRAW, KEY, N_TOKENS
 from quadmix.selectors.base import JOIN
-from quadmix.selectors.rules import log_density
+from quadmix.selectors.rules import log_density, score_of_log_density
 from quadmix.stages.page import Section, Table
 
 Floats = NDArray[np.float64]
@@ -50,8 +50,7 @@ def _threshold(manifest: Manifest) -> Section:
 def _density(manifest: Manifest, summary: PoolSummary) -> Section:
     rule, (criterion,) = manifest.plan["rule"], manifest.plan["criteria"]
     sketch = summary.sketches[summary.criteria.index(criterion)]
-    middle = key_score(((sketch.bins << COARSE_SHIFT) + (1 << COARSE_SHIFT - 1)).astype(np.uint32))
-    logs = log_density(middle.astype(np.float64), rule["measures"])
+    logs = log_density(_middles(sketch.bins), rule["measures"])
     order = np.argsort(logs)
     logs, docs, tokens = logs[order], sketch.docs[order], sketch.tokens[order]
     weight = np.exp(-rule["exponent"] * (logs - logs[0]))
@@ -67,7 +66,7 @@ def _density(manifest: Manifest, summary: PoolSummary) -> Section:
     )
     bounds = logs[np.searchsorted(np.cumsum(tokens) / tokens.sum(), np.arange(1, _PARTS) / _PARTS)]
     held = np.bincount(np.searchsorted(bounds, logs, side="left"), weights=tokens, minlength=_PARTS)
-    kept = _kept(manifest, rule, bounds)
+    kept = _kept(manifest, rule, sketch.bins, bounds)
     names = ("the sparsest fifth", "the next", "the middle", "the next", "the densest fifth")
     rows = tuple(
         (name, f"{int(have):,}", f"{int(took):,}", f"{100 * took / max(have, 1):.1f} %")
@@ -77,14 +76,23 @@ def _density(manifest: Manifest, summary: PoolSummary) -> Section:
     return Section("density", "Density: what was kept", text, "", (Table(header, rows),))
 
 
-def _kept(manifest: Manifest, rule: dict[str, Any], bounds: Floats) -> Floats:
-    """(_PARTS,) selected tokens by density: a key is ln(draw) + exponent * ln(density)."""
+def _kept(manifest: Manifest, rule: dict[str, Any], bins: NDArray[np.int64], bounds: Floats) -> Floats:
+    """(_PARTS,) selected tokens by density: a key is ln(draw) + exponent * ln(density). bins: of the pool's histogram;
+    a document counts where its bin was counted."""
     total = np.zeros(_PARTS)
     for _, _, batch in read_rows(manifest, (KEY, DRAW, N_TOKENS)):
         key, draw, tokens = (batch.column(place).to_numpy() for place in range(3))
-        logs = (key - log(draw)) / rule["exponent"]
+        scores = score_of_log_density((key - log(draw)) / rule["exponent"], rule["measures"]).astype(np.float32)
+        place = np.searchsorted(bins, order_key(scores).astype(np.int64) >> COARSE_SHIFT)
+        middle = _middles(bins[np.minimum(place, bins.size - 1)])
+        logs = log_density(middle, rule["measures"])
         total += np.bincount(np.searchsorted(bounds, logs, side="left"), weights=tokens, minlength=_PARTS)
     return total
+
+
+def _middles(bins: NDArray[np.int64]) -> Floats:
+    """The score in the middle of each bin."""
+    return key_score(((bins << COARSE_SHIFT) + (1 << COARSE_SHIFT - 1)).astype(np.uint32)).astype(np.float64)
 
 
 def _clusters(manifest: Manifest) -> Section:

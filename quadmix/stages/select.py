@@ -337,10 +337,11 @@ def run_plan(
     domains = annotated.summary.domains
     reader = RowReader(domains, plan.criteria, clusters=plan.clusters)
 
-    def cut(one: SelectionPlan, residual: int = 0) -> dict[int, Settled]:
+    def cut(one: SelectionPlan, residual: int = 0, domain_of: Sequence[str] | None = None) -> dict[int, Settled]:
         return find_cuts(
-            engine, one, engine.share(one), groups, reader, seed=config.seed, purpose=PURPOSE, residual=residual
-        )
+            engine, one, engine.share(one), groups, reader, seed=config.seed, purpose=PURPOSE, residual=residual,
+            domain_of=domain_of,
+        )  # fmt: skip
 
     if isinstance(plan, UnionPlan):
         plan, settled = settle_union(plan, cut)

@@ -197,3 +197,20 @@ def test_whole_shares_give_what_is_left_to_the_largest_remainder_then_to_the_fir
 def test_there_must_be_something_to_share_by(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="to share"):
         whole_shares(np.array(weights), 5)
+
+
+def test_a_rest_stays_in_its_domain() -> None:
+    """Strata a/1 and a/2 share a domain, b is another: what dries up in a/1 goes to a/2, never to b."""
+
+    def strata(documents: int) -> Copies:
+        hashes = np.arange(documents, dtype=np.uint64)
+        return all_copies(
+            np.arange(documents, dtype=float), np.full(documents, np.inf), hashes, np.full(documents, 10), 1, np.inf
+        )
+
+    held = {0: strata(100), 1: strata(2), 2: strata(100)}
+    domains = ["b", "a", "a"]
+    settled = settle({0: 100, 1: 200, 2: 100}, lambda index, quota: bracket(held[index], quota), 0, domains)
+    assert [settled[index].taken for index in range(3)] == [100, 20, 280]
+    free = settle({0: 100, 1: 200, 2: 100}, lambda index, quota: bracket(held[index], quota))
+    assert free[0].taken > 100

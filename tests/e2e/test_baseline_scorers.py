@@ -12,6 +12,7 @@ from tests.stages.inline_engine import InlineEngine
 from tests.stages.test_annotate_baseline_scorers import SCORERS, annotated, rows, scores_of, split
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_spark_and_one_process_agree(spark_engine: Any, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "one" / "pool" / "a.jsonl", rows())

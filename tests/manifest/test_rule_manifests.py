@@ -114,6 +114,7 @@ def test_the_report_says_what_was_kept(made: Make) -> None:
     density = section("density")
     held, kept = column(density, 1), column(density, 2)
     assert sum(kept) == made("density").realised_tokens
+    assert all(took <= have for took, have in zip(kept, held, strict=True))
     rates = [have / of for have, of in zip(kept, held, strict=True)]
     assert rates[0] > 2 * rates[-1]  # the sparse come first
     assert max(held) < 0.3 * sum(held)

@@ -9,13 +9,27 @@ import numpy as np
 import pytest
 
 from quadmix.config_rules import MemberConfig
+from quadmix.core.normalise import heavy_bins
+from quadmix.core.score_depth import ScoreDepth
+from quadmix.core.sketch import TokenHistogram, order_key
+from quadmix.core.summary import COARSE_SHIFT
 from quadmix.errors import BudgetError, ConfigError, InputError
 from quadmix.hashing import doc_hash, hash_words, uniform
 from quadmix.selectors.base import DocBatch
 from quadmix.selectors.baselines import weights_plan
+from quadmix.selectors.cluster_quality import cluster_quality_plan_within
 from quadmix.selectors.in_memory import select
-from quadmix.selectors.rules import Density, Gumbel, InDrawOrder, Threshold, TopK, rule_plan
-from quadmix.selectors.union import union_plan
+from quadmix.selectors.rules import (
+    CriteriaMix,
+    Density,
+    Gumbel,
+    InDrawOrder,
+    Threshold,
+    TopK,
+    rule_plan,
+    rule_plan_within,
+)
+from quadmix.selectors.union import member_budgets, member_quotas, union_plan
 from tests.selectors.contract_pools import SEED, Documents, annotate, copies_of, documents, make, rule
 
 
@@ -226,3 +240,70 @@ def test_settings_that_do_nothing_are_refused() -> None:
         with pytest.raises(ValueError, match=told):
             MemberConfig.model_validate({"share": 1.0, **wrong})
     assert Threshold("q", 0.5).settings() == {"least_score": 0.5, "least_quantile": None}
+
+
+def test_a_union_keeps_the_quotas_of_domains_where_a_member_runs_dry() -> None:
+    """In both domains the best documents are one small cluster, which the first member takes whole."""
+    size = 200
+    index = np.arange(2 * size)
+    cluster = (index % 10 == 0).astype(np.int32)
+    domain = (index >= size).astype(np.int32)
+    batch = DocBatch(
+        (index + 1).astype(np.uint64) * np.uint64(2**40), domain, np.full(2 * size, 10), 
+        np.where(cluster == 1, 9.0, 0.0).astype(np.float32)[:, None] + (index[:, None] % 7).astype(np.float32) / 100,
+        cluster,
+    )  # fmt: skip
+    tokens = np.array([[1800, 200], [1800, 200]])
+    wanted = (0, 1800)
+    parts = member_quotas([1.0, 1.0], wanted)
+    plan = union_plan(
+        {
+            "a_best": (1.0, rule_plan_within(TopK("q"), ("A", "B"), parts[0].tolist(), tokens.sum(axis=1))),
+            "b_clusters": (
+                1.0,
+                cluster_quality_plan_within(Gumbel("q", 1.0), ("most", "rare"), ("A", "B"), parts[1].tolist(), tokens),
+            ),
+        },
+        1800, 3, "select", tuple(zip(("A", "B"), wanted, strict=True)),
+    )  # fmt: skip
+    copies = select(plan, batch, uniform(batch.doc_hash, 3, "select"))
+    assert [int(10 * copies[domain == index].sum()) for index in (0, 1)] == [0, 1800]
+
+
+def test_a_union_may_take_everything() -> None:
+    """Whatever half a document the first member takes too much, the second is not refused for it."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        tokens = rng.integers(5, 500, 60)
+        batch = DocBatch(
+            rng.integers(1, 2**62, 60).astype(np.uint64), np.zeros(60, dtype=np.int32), tokens,
+            rng.normal(size=(60, 1)).astype(np.float32),
+        )  # fmt: skip
+        budgets = member_budgets([1.0, 1.0], int(tokens.sum()))
+        members = {
+            name: (1.0, rule_plan(rule, int(budget), int(tokens.sum())))
+            for (name, rule), budget in zip((("a", TopK("q")), ("b", InDrawOrder())), budgets, strict=True)
+        }
+        plan = union_plan(members, int(tokens.sum()), seed, "select")
+        copies = select(plan, batch, uniform(batch.doc_hash, seed, "select"))
+        assert 2 * int(tokens[copies == 0].sum()) <= int(tokens.max())
+
+
+def test_a_rating_has_its_part_in_a_criteria_mix(tmp_path: Path) -> None:
+    """Half of the pool has the best rating: its documents come by their draws, beside the best of the other score."""
+    rng = np.random.default_rng(2)
+    n = 1_000
+    scores = np.stack([np.arange(n) % 2, rng.normal(size=n)], axis=1).astype(np.float32)
+    hashes = hash_words(np.arange(n, dtype=np.uint64), 5)
+    order = order_key(np.ascontiguousarray(scores.T)).astype(np.int64)
+    tokens = np.full(n, 10)
+    sketches = [TokenHistogram.of(one >> COARSE_SHIFT, tokens) for one in order]
+    crowded = [np.isin(one >> COARSE_SHIFT, heavy_bins(sketch)) for one, sketch in zip(order, sketches, strict=True)]
+    fine = [TokenHistogram.of(one[here], tokens[here]) for one, here in zip(order, crowded, strict=True)]
+    depths = tuple(ScoreDepth.of(sketch, own) for sketch, own in zip(sketches, fine, strict=True))
+    batch = DocBatch(hashes, np.zeros(n, np.int32), tokens, scores)
+    plan = rule_plan(CriteriaMix(("rating", "score"), (1.0, 1.0), depths), 2_000, 10_000)
+    found = select(plan, batch, uniform(hashes, 9, "select")).astype(bool)
+    best = set(np.argsort(-scores[:, 1])[:100].tolist())
+    assert best <= set(np.flatnonzero(found))
+    assert 0.6 < scores[found, 0].mean() < 0.9  # all of one half of it, half of the other; .5 without the rating

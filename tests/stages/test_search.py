@@ -243,6 +243,7 @@ def test_raw_thetas_as_features_stand_beside_counts(folder: Path, finished: Sear
     assert found.counting.spearman == finished.counting.spearman if finished.counting else False
 
 
+@pytest.mark.long
 def test_a_second_round_goes_where_losses_promise_most_and_resumes_to_the_same_bits(folder: Path) -> None:
     two = {"trials": 24, "rounds": 2, "confirm": {"seeds": 3, "rivals": []}}
     said = io.StringIO()

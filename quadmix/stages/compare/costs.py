@@ -103,8 +103,10 @@ class Costs:
             self._cut = dict(zip(limits, total.tolist(), strict=True))
 
     def of(self, one: Contender, criteria: Sequence[str]) -> list[Cost]:
-        """criteria: that its plan reads."""
+        """criteria: that its plan reads. A mixture that was searched for reads all of `mixture.criteria`."""
         select = one.config.select
+        if one.asks_search or select.mixture == "theta":
+            criteria = [*criteria, *one.config.mixture.criteria]
         found = [cost for scorer in _used(one, criteria) for cost in self._scorer(scorer)]
         if mentions(select.model_dump(), "selector", _CLUSTERED):
             found += self._clusters(one)

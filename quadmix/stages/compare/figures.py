@@ -18,15 +18,18 @@ _WORDS = {
 }  # fmt: skip
 
 
+_FLOPS_AXIS = "selection FLOPs / FLOPs of training one target model"
+
+
 @picture
 def loss_against_cost(found: Comparison) -> Figure:
     """One dot an entry with its interval: loss against selection FLOPs (in trainings of a target model), and against
-    the tokens that models read for the selection. Colours say the verdict."""
+    the tokens that models read for the selection. Colours say the verdict; a hollow dot costs more than is known."""
     key = found.keys[0]
     shown = [one for one in found.ranked if one.level[key].mean is not None]
     figure, panels = new(WIDTH, 4.4, 1, 2)
     sides = (
-        ([one.flops / found.model_flops for one in shown], "selection FLOPs / FLOPs of training one target model"),
+        ([one.flops / found.model_flops for one in shown], _FLOPS_AXIS),
         ([float(one.scored_tokens) for one in shown], "tokens that models read for the selection"),
     )
     for axes, (values, title) in zip(panels, sides, strict=True):
@@ -34,7 +37,16 @@ def loss_against_cost(found: Comparison) -> Figure:
             verdict, level = one.verdict[key], one.level[key]
             colour, words = _COLOURS[verdict], _WORDS[verdict].format(label(found.against, 24))
             axes.errorbar(
-                value, level.mean, yerr=level.half_width, fmt="o", ms=5.5, color=colour, capsize=3, lw=1.2, label=words
+                value,
+                level.mean,
+                yerr=level.half_width,
+                fmt="o",
+                ms=5.5,
+                color=colour,
+                capsize=3,
+                lw=1.2,
+                label=words,
+                mfc="white" if title == _FLOPS_AXIS and any(part.flops is None for part in one.costs) else colour,
             )
             axes.annotate(
                 label(one.name, 20), (value, place), xytext=(7, 0), textcoords="offset points", fontsize=7,

@@ -46,7 +46,8 @@ def make_page(found: Comparison, config: RunConfig) -> Page:
             Section(
                 "cost",
                 "Loss against cost",
-                "Dots are means over seeds with intervals; what is left of the first dot above 0 is not to scale.",
+                "Dots are means over seeds with intervals; a hollow one has parts whose FLOPs have no estimate and "
+                "stands too far left. What is left of the first dot above 0 is not to scale.",
                 figures.loss_against_cost(found),
                 _costs(found),
             ),

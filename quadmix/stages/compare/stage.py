@@ -242,8 +242,13 @@ def _contestant(
 
 def _note(one: Contender) -> str:
     """What to know of an entry beside its numbers."""
+    notes = []
     if one.trains:
-        return "selected once: seeds vary its target models' initialisation, order and part of the selection alone"
+        notes.append(
+            "selected once: seeds vary its target models' initialisation, order and part of the selection alone"
+        )
     if one.config.select.mixture == "winner":
-        return "`winner` was chosen on the halves that are measured here, among the search's contestants"
-    return ""
+        notes.append("`winner` was chosen on the halves that are measured here, among the search's contestants")
+    if one.asks_search:
+        notes.append("its mixture was searched for once: the intervals do not hold what another search would find")
+    return "; ".join(notes)

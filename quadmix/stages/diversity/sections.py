@@ -21,7 +21,7 @@ _TITLE = "Diversity of what was selected"
 _DRAWN = ("vendi_1", "novelsum", "effective_clusters", "effective_domains")
 _BAND = "random selections, 95 %"
 _BESIDE = 3
-Qualities = Mapping[str, tuple[float, float]]  # by selection, and of `random`: value and half width
+Qualities = Mapping[str, tuple[float, float]]  # by selection: value and half width
 
 
 def diversity_section(facts: DiversityFacts | NothingToMeasure) -> Section:
@@ -42,10 +42,11 @@ def diversity_picture(
     facts: DiversityFacts, qualities: Qualities | None = None, quality: str = "mean quality quantile"
 ) -> str:
     """SVG: every selection's quality against its diversity. qualities: by name, as the axis `quality` says (losses of a
-    target, say; without `random`, the band has no mark); the facts' own quality where None."""
+    target, say; the band then has no mark); the facts' own quality where None."""
+    marked = None
     if qualities is None:
-        everyone = (*facts.selections, facts.random)
-        qualities = {one.name: _mean(one.found[QUALITY]) for one in everyone}
+        qualities = {one.name: _mean(one.found[QUALITY]) for one in facts.selections}
+        marked = _mean(facts.random.found[QUALITY])
     drawn = [measure for name in _DRAWN for measure in facts.measures() if measure.name == name][:3]
     panels = {
         measure.title: (
@@ -54,16 +55,16 @@ def diversity_picture(
                 for one in facts.selections
                 if one.name in qualities
             ],
-            _band(facts.random, measure, qualities),
+            _band(facts.random, measure, marked),
         )
         for measure in drawn
     }
     return quality_against_diversity(panels, quality)
 
 
-def _band(random: Diversity, measure: Measure, qualities: Qualities) -> Band:
+def _band(random: Diversity, measure: Measure, quality: tuple[float, float] | None) -> Band:
     found = random.found[measure.name]
-    return Band(found.low, found.high, qualities.get(random.name))
+    return Band(found.low, found.high, quality)
 
 
 def _mean(found: Found) -> tuple[float, float]:

@@ -256,6 +256,14 @@ def test_a_config_is_refused_with_the_place_in_it(pool: Path, tmp_path: Path, ch
     assert any(line.startswith(problem) for line in error.value.problems), error.value.problems
 
 
+def test_counts_of_the_users_own_are_refused(pool: Path, tmp_path: Path) -> None:
+    """Documents are thinned by their counts, and target models must read equal numbers of tokens."""
+    config = values(pool, tmp_path / "out", *ENTRIES)
+    config["pool"]["columns"]["tokens"] = "words"
+    with pytest.raises(ConfigError, match=r"pool\.columns\.tokens: found 'words'"):
+        check_config(config)
+
+
 def test_an_entry_replaces_single_keys_of_a_section(pool: Path, tmp_path: Path) -> None:
     odis = entry("odis", selector="odis", mixture="free")
     config = values(pool, tmp_path / "out", ENTRIES[0], {**odis, "odis": {"floor": None}})
