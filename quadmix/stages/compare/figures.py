@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def loss_against_cost(found: Comparison) -> Figure:
         ([float(one.scored_tokens) for one in shown], "tokens that models read for the selection"),
     )
     for axes, (values, title) in zip(panels, sides, strict=True):
-        for one, value, place in zip(shown, values, _spread(shown, key), strict=True):
+        for one, value, place in zip(shown, values, _spread(shown, values, key), strict=True):
             verdict, level = one.verdict[key], one.level[key]
             colour, words = _COLOURS[verdict], _WORDS[verdict].format(label(found.against, 24))
             axes.errorbar(
@@ -68,14 +69,33 @@ def loss_against_cost(found: Comparison) -> Figure:
     return figure
 
 
-def _spread(shown: Sequence[Contestant], key: str) -> list[float]:
-    """Where names stand: beside their dots, moved up where they would meet. shown: lowest first."""
+def _spread(shown: Sequence[Contestant], values: Sequence[float], key: str) -> list[float]:
+    """Where names stand: beside their dots, moved up where they would meet. shown: lowest first; values: where the dots
+    are on the axis below."""
     ends = [(one.level[key].mean or 0.0, one.level[key].half_width or 0.0) for one in shown]
     gap = 0.032 * (max(mean + half for mean, half in ends) - min(mean - half for mean, half in ends))
+    across = _across(values)
     places: list[float] = []
-    for mean, _ in ends:
-        places.append(max(mean, places[-1] + gap) if places else mean)
+    for (mean, _), x in zip(ends, across, strict=True):
+        near = sorted(place for place, other in zip(places, across, strict=False) if abs(x - other) < _NAME_WIDTH)
+        here = mean
+        for place in near:  # the first gap that is wide enough, from the dot upwards
+            if abs(place - here) < gap:
+                here = place + gap
+        places.append(here)
     return places
+
+
+def _across(values: Sequence[float]) -> list[float]:
+    """Where values are on the axis, about, as parts of its width."""
+    above = [value for value in values if value > 0]
+    if not above:
+        return [0.0 for _ in values]
+    decades = 2.1 + math.log10(max(above) / min(above))
+    return [(1.0 + math.log10(value / min(above))) / decades if value > 0 else 0.0 for value in values]
+
+
+_NAME_WIDTH = 0.3  # of an axis
 
 
 @picture
