@@ -55,13 +55,13 @@ class ClusterTable:
 def cluster_table(engine: Engine, files: Sequence[str], domains: tuple[str, ...]) -> ClusterTable:
     """Count usable documents. domains: the pool's names. Raises ConfigError when annotations hold no clusters."""
     if not files:
-        raise InputError("quad: the pool has no documents")
+        raise InputError("select: the pool has no documents")
     if CLUSTER not in pq.read_schema(files[0]).names:
         raise ConfigError(
-            "annotate.clusters: missing, but select.selector is quad, whose arms are clusters; add "
+            "annotate.clusters: missing, but the selector reads clusters; add "
             "`clusters: {kind: embeddings}`, or `{kind: column, column: ...}` where the input holds them"
         )
-    counts = engine.reduce(CountClusters(), list(files), merge_counts, label="quad: counting clusters")
+    counts = engine.reduce(CountClusters(), list(files), merge_counts, label="select: counting clusters")
     names = tuple(sorted({cluster for cluster, _ in counts}))
     place, home = ({name: index for index, name in enumerate(known)} for known in (names, domains))
     rows = sorted((place[cluster], home[domain], *found) for (cluster, domain), found in counts.items())
