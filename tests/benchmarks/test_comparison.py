@@ -85,5 +85,7 @@ def test_the_corpus_config_has_the_examples_entries_and_its_own_targets(tmp_path
     checked = check_config(corpus_values(corpus, tmp_path / "work", example))
     assert checked.compare is not None
     names = [one.name for one in checked.compare.entries]
-    assert [*(one["name"] for one in example["compare"]["entries"]), "topk_manual"] == names
+    kept = [one["name"] for one in example["compare"]["entries"] if not isinstance(one["select"].get("weights"), dict)]
+    assert len(kept) < len(example["compare"]["entries"])  # weights of other domains stay out
+    assert [*kept, "topk_manual"] == names
     assert {target.name for target in checked.targets} == set(TARGETS)
