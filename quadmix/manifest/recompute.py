@@ -259,18 +259,7 @@ def interval_ranks(tokens: Ints) -> tuple[Floats, Floats]:
 
 def equal_quotas(reach: Sequence[int], budget: int) -> list[int]:
     """Equal shares of a budget; who cannot give its share (`reach` tokens at most) gives all, the rest is shared."""
-    quotas, rest = [0] * len(reach), budget
-    giving = [at for at, most in enumerate(reach) if most > 0]
-    while giving:
-        share = {at: rest // len(giving) + (place < rest % len(giving)) for place, at in enumerate(giving)}
-        full = [at for at in giving if reach[at] <= share[at]]
-        for at in full or giving:
-            quotas[at] = reach[at] if full else share[at]
-        if not full:
-            break
-        rest -= sum(reach[at] for at in full)
-        giving = [at for at in giving if at not in full]
-    return quotas
+    return shares_within_room([1.0] * len(reach), reach, budget)
 
 
 def whole_shares(weights: Sequence[float], total: int) -> list[int]:

@@ -7,7 +7,7 @@ hash, until the prefix is nearest to the stratum's quota.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 # between the domain and what a selector adds to it in a stratum's name: nothing that a name begins with
 JOIN = " / "
+
+
+def domain_of(stratum: str, domains: Iterable[str]) -> str:
+    """The domain that a stratum's name begins with, the longest one of several. ValueError where it is none's."""
+    return max((name for name in domains if stratum == name or stratum.startswith(name + JOIN)), key=len)
 
 
 @dataclass(frozen=True)

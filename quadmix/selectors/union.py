@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quadmix.core.budget import Cut, Settled, copies_taken, whole_shares
 from quadmix.errors import BudgetError
 from quadmix.hashing import uniform
-from quadmix.selectors.base import JOIN, DocBatch, SelectionPlan, TakenOnce, Window
+from quadmix.selectors.base import JOIN, DocBatch, SelectionPlan, TakenOnce, Window, domain_of
 
 Cuts = Mapping[int, Cut]
 # cuts the strata of a plan; see `core.budget.settle` for the tokens that were missed before and the strata's domains
@@ -232,8 +232,4 @@ def settle_union(plan: UnionPlan, settle: Settle) -> tuple[UnionPlan, dict[int, 
 def _domains_of(strata: Sequence[str], domain_quotas: Sequence[tuple[str, int]]) -> list[str] | None:
     """The domain of every stratum, by their names; None where domains have no quotas."""
     names = [name for name, _ in domain_quotas]
-    return [_domain_of(stratum, names) for stratum in strata] if names else None
-
-
-def _domain_of(stratum: str, domains: Sequence[str]) -> str:
-    return max((name for name in domains if stratum == name or stratum.startswith(name + JOIN)), key=len)
+    return [domain_of(stratum, names) for stratum in strata] if names else None

@@ -14,7 +14,7 @@ from quadmix.core.summary import COARSE_SHIFT, PoolSummary
 from quadmix.manifest.model import Manifest
 from quadmix.manifest.rows import read_rows
 from quadmix.schema import DRAW, KEY, N_TOKENS
-from quadmix.selectors.base import JOIN
+from quadmix.selectors.base import JOIN, domain_of
 from quadmix.selectors.rules import log_density, score_of_log_density
 from quadmix.stages.page import Section, Table
 
@@ -112,8 +112,7 @@ def _clusters(manifest: Manifest) -> Section:
 
 def _cluster_of(stratum: str, manifest: Manifest) -> str:
     """The cluster in the name of one of its domains' strata."""
-    domain = next(name for name in manifest.plan["domains"] if stratum.startswith(name + JOIN))
-    return stratum.removeprefix(domain + JOIN)
+    return stratum.removeprefix(domain_of(stratum, manifest.plan["domains"]) + JOIN)
 
 
 def _members(manifest: Manifest) -> Section:

@@ -47,7 +47,8 @@ def _tokenizer_doubts(path: str, tokenizer: FileTokenizer) -> Iterator[str]:
         yield f"quad.model: not checked whether the model reads the run's tokens ({lacking}); they must be the same"
         return
     ours = Path(tokenizer.path)
-    different = [name for name in _DECIDES if _canonical(ours)[name] != _canonical(theirs)[name]]
+    mine, other = _canonical(ours), _canonical(theirs)
+    different = [name for name in _DECIDES if mine[name] != other[name]]
     if different:
         raise ConfigError(
             f"quad.model.path: the model in {path} was trained on other tokens than the run's: {theirs.name} there and "
