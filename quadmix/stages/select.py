@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -45,6 +45,7 @@ from quadmix.stages.annotate import Annotated
 from quadmix.stages.budgeting import find_cuts
 from quadmix.stages.emit import EmitTask, Emitted
 from quadmix.stages.fitting import fit_theta
+from quadmix.stages.measured import Measured
 from quadmix.stages.records import (
     FileEntry,
     StageRecord,
@@ -77,22 +78,6 @@ class Choice:
     criterion: str | None = None
     provenance: str | None = None  # of a theta or weights from a file; the manifest's plan says it
     weights: Mapping[str, float] | None = None  # of domains
-
-
-class Measured(Protocol):
-    """A selector that knows the pool, by a stage of its own or by what its plan asks for: a plan, with or without the
-    domain quotas of a mixture."""
-
-    @property
-    def digest(self) -> str:
-        """Of the stage's record, or of the settings from which all follows."""
-        ...
-
-    def alone(self) -> SelectionPlan: ...
-
-    def within(self, domain_quotas: Sequence[int]) -> SelectionPlan:
-        """domain_quotas: tokens of the pool's domains, by index."""
-        ...
 
 
 def select(

@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from quadmix.selectors.base import SelectionPlan
 from quadmix.selectors.union import UnionPlan, member_quotas, union_plan
-
-
-class _Fit(Protocol):
-    @property
-    def digest(self) -> str: ...
-    def alone(self) -> SelectionPlan: ...
-    def within(self, domain_quotas: Sequence[int]) -> SelectionPlan: ...
+from quadmix.stages.measured import Measured
 
 
 @dataclass(frozen=True)
 class UnionFit:
     """members: (share, selector, fit for its share of the budget) by name."""
 
-    members: Mapping[str, tuple[float, str, _Fit]]
+    members: Mapping[str, tuple[float, str, Measured]]
     budget: int
     seed: int
     purpose: str
