@@ -42,6 +42,7 @@ from benchmarks.results_schemes import (
     Scheme,
     Setting,
     draw_points,
+    found_by,
     next_points,
     regmix_jobs,
     theta_jobs,
@@ -59,11 +60,12 @@ from quadmix.search.objective import Objective
 from quadmix.stages import confirming, search_inputs
 from quadmix.stages.annotate import Annotated, annotate
 from quadmix.stages.records import begin, run_lock
+from quadmix.stages.search import search
 from quadmix.stages.swarm import Outcome, ProxyJob, TrainJobs, run_jobs
 
 RESULTS = ROOT / "docs" / "results"
 COSTS_FILE = "costs.json"
-STEPS = ("annotate", "tokenise", "propose")  # beside the jobs, which know their own CPU seconds
+STEPS = ("annotate", "tokenise", "shipped search", "propose")  # beside the jobs, which know their own CPU seconds
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Run:
         )  # fmt: skip
         journal = Journal(prepared.directory / "journal.jsonl")
         task = ContestJobs(**{one.name: getattr(prepared.task, one.name) for one in fields(TrainJobs)})
-        contest = self._contest(task, setting, journal)
+        contest = self._contest(task, setting, journal, annotated)
         return {
             "scale": self.name,
             "code": _commit(),
@@ -168,7 +170,7 @@ class Run:
             **contest,
         }
 
-    def _contest(self, task: ContestJobs, setting: Setting, journal: Journal) -> dict[str, Any]:
+    def _contest(self, task: ContestJobs, setting: Setting, journal: Journal, annotated: Annotated) -> dict[str, Any]:
         """Proxies, proposals, target models: what the page tells of searches and contestants, and the CPU seconds."""
         searches: list[tuple[Scheme | None, list[ProxyJob]]] = [
             *(
@@ -196,6 +198,12 @@ class Run:
             found = self._propose(
                 engine, setting, [(*search, own) for search, own in zip(searches, outcomes, strict=True)]
             )
+        with self.costs.step("shipped search"), self.engine() as engine:  # finds its baselines in the journal
+            found = [
+                found_by(search(self.config, engine, self.progress, annotated), self.settings.regressor.kind),
+                *found,
+            ]
+            journal = Journal(journal.path)  # it has written there too
         best = _best_criterion(baselines, trained[: len(baselines)], setting.objective)
         contestants = [*_proposed(found, best), *baselines]
         checks = [one.job(place, "search", base) for place, one in enumerate(contestants)]

@@ -22,7 +22,8 @@ MEAN = "mean"
 CONFIDENCE = 0.95
 SCALES = ("full", "small")
 WHAT = {
-    "quadmix": "this project at that commit, before counts: Algorithm 1 with log ranges, realised mixtures as features",
+    "quadmix": "`quadmix search` as users run it: of three draws a trial the one that a counting proxy likes best",
+    "quadmix_no_counts": "that with `counting: null`: Algorithm 1 with log ranges, realised mixtures as features",
     "quadmix_rounds": "that with `search.rounds: 3`: half of the trials drawn, the rest where losses promise most",
     "paper": "the paper's search: its ranges, LightGBM on raw θ, the average of the best ten of 100,000",
     "uniform_alpha": "ours, all criteria merged with equal weights in every domain",

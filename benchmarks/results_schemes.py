@@ -1,8 +1,8 @@
 """The searches that the results page compares: what each draws, learns from, and proposes.
 
-`quadmix` is the shipped search but for its counting proxy (`search.counting`) and its repeats under fresh seeds, which
-would be trials more than the others have;
-`quadmix_rounds` is that with `rounds: 3`: half of the trials are its first draws, the rest chosen where losses promise
+`quadmix` is the shipped search itself, the stage that users run, without its repeats under fresh seeds: they would be
+trials more than the others have. `quadmix_no_counts` is that without its counting proxy (`search.counting: null`);
+`quadmix_rounds` is this with `rounds: 3`: half of the trials are its first draws, the rest chosen where losses promise
 most. `paper` is that of QuaDMix's authors (arXiv 2504.16511): the ranges of Algorithm 1 as printed, LightGBM on raw
 theta, the average of the best ten of 100,000 candidates. Two are ablations of ours (the paper has both):
 `uniform_alpha` merges the criteria with equal weights in all domains, `global_beta` gives all domains one sampling
@@ -32,7 +32,7 @@ from quadmix.search.learning import Trained, feature_sets, learn
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import propose, theta_by_name
 from quadmix.search.regressors import fit_targets
-from quadmix.search.result import JOINT, MixtureByName, ThetaByName
+from quadmix.search.result import JOINT, MixtureByName, SearchResult, ThetaByName
 from quadmix.search.rounds import NextRound, Tried, round_sizes
 from quadmix.search.screening import chunk_params, chunks, predict, screen
 from quadmix.search.trials import param_space
@@ -41,6 +41,7 @@ from quadmix.stages.swarm import Outcome, ProxyJob
 Floats = NDArray[np.float64]
 Tie = Literal["none", "uniform_alpha", "global_beta"]
 
+SHIPPED = "quadmix"
 REGMIX = "regmix"
 _REGMIX_TOP = 100  # RegMix averages its best hundred
 _DRAWS = 32  # of one trial, until one can meet the budget
@@ -58,7 +59,7 @@ class Scheme:
 
 
 SCHEMES = (
-    Scheme("quadmix", ParamSpaceConfig(), RegressorConfig()),
+    Scheme("quadmix_no_counts", ParamSpaceConfig(), RegressorConfig()),
     Scheme(
         "paper", ParamSpaceConfig(preset="paper"), RegressorConfig(kind="lightgbm", preset="regmix", features="theta")
     ),
@@ -190,6 +191,16 @@ class Found:
 
     def by_name(self) -> ThetaByName | None:
         return None if self.theta is None else ThetaByName(**self.theta)
+
+
+def found_by(result: SearchResult, regressor: str) -> Found:
+    """What the search stage found: its proposal, whatever its confirmation says afterwards."""
+    best, check = result.proposals[0], result.cross_validation
+    joint = [trial.joint for trial in result.trials if trial.kind == "theta" and trial.joint is not None]
+    return Found(
+        SHIPPED, regressor, len(joint), asdict(best.theta), None, best.predicted[JOINT], min(joint),
+        check.scores[JOINT].spearman, check.permuted[JOINT].spearman,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

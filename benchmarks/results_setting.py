@@ -66,6 +66,8 @@ def run_config(scale: Scale, corpus: Prepared, folder: Path, seed: int, workers:
             "trials": scale.trials,
             "tokens_per_trial": scale.trial_tokens,
             "eval_tokens": scale.eval_tokens,
+            "noise": {"seeds": 0},  # trials more than the rivals have
+            "confirm": {"seeds": 3, "rivals": ["natural"]},  # decides nothing here: the page judges the proposal
         },
     }
     return RunConfig.model_validate(values)

@@ -43,7 +43,7 @@ def scheme(name: str) -> Scheme:
 
 
 def test_trials_of_ours_are_those_of_the_shipped_search() -> None:
-    found, ours = setting(), scheme("quadmix")
+    found, ours = setting(), scheme("quadmix_no_counts")
     points = draw_points(found, ours)
     for index, point in enumerate(points):
         drawn = draw_theta(found.space(ours), index, found.seed, found.domain_tokens, found.mixture)
