@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def compare_corpus(corpus: Path, work: Path) -> Path:
     whole = corpus_values(corpus, work, example, rounded(found))
     check_config(whole)
     _write(work / "compare.yaml", whole)
-    subprocess.run(["quadmix", "compare", str(work / "compare.yaml")], check=True)
+    subprocess.run([sys.executable, "-m", "quadmix.cli", "compare", str(work / "compare.yaml")], check=True)
     return work / "run" / "compare.json"
 
 

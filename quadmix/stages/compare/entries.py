@@ -24,6 +24,7 @@ from quadmix.stages.annotate import Annotated
 from quadmix.stages.select import select
 
 FOLDER = "compare"
+_SEARCHED = ("winner", "proposal")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Contender:
     @property
     def asks_search(self) -> bool:
         """Whether its mixture comes from the search."""
-        return self.config.select.mixture in ("winner", "proposal") or self.entry.charge_search
+        return self.config.select.mixture in _SEARCHED or self.entry.charge_search
 
     @property
     def trains(self) -> bool:
@@ -88,18 +89,27 @@ def select_all(
     annotated: Annotated,
     search: SearchResult | None,
     seeds: Sequence[int],
-) -> dict[str, list[Manifest]]:
-    """Manifests of every contender, one a seed. ConfigError with a line for each that cannot be built."""
+) -> tuple[dict[str, list[Manifest]], dict[str, str]]:
+    """Manifests of every contender, one a seed; and by name, why one cannot meet the shares that the search found:
+    nobody could know that before, and the others are compared all the same. ConfigError with a line for each of the
+    rest that cannot be built."""
     found: dict[str, list[Manifest]] = {}
+    unmet: dict[str, str] = {}
     problems: list[str] = []
     for one in chosen:
         try:
             found[one.name] = _selections(one, engine, progress, annotated, search, seeds)
+        except BudgetError as error:
+            if one.config.select.mixture in _SEARCHED:
+                unmet[one.name] = str(error)
+                progress.say(f"compare: {' '.join(_named(one, error))}; the other entries go on")
+            else:
+                problems += _named(one, error)
         except (ConfigError, InputError) as error:
             problems += _named(one, error)
     if problems:
         raise ConfigError(problems)
-    return found
+    return found, unmet
 
 
 def refuse_early(chosen: Sequence[Contender], annotated: Annotated) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from quadmix.config import CompareConfig, RunConfig
 from quadmix.engine.base import Engine, SchedulesGpus
-from quadmix.errors import ConfigError
+from quadmix.errors import BudgetError, ConfigError
 from quadmix.hashing import fingerprint
 from quadmix.manifest.model import Manifest
 from quadmix.progress import Progress
@@ -67,10 +67,15 @@ class CompareRun:
         chosen, seeds = contenders(self.config), base_seeds(self.config)
         refuse_early(chosen, annotated)
         at_once = [one for one in chosen if not one.asks_search and not one.trains]
-        manifests = self._select(at_once, annotated, None, seeds)
+        manifests, _ = self._select(at_once, annotated, None, seeds)
         search = self._search(chosen, annotated)
         self.stage = "select"
-        manifests |= self._select([one for one in chosen if one not in at_once], annotated, search, seeds)
+        late, unmet = self._select([one for one in chosen if one not in at_once], annotated, search, seeds)
+        if compare.against in unmet:
+            raise BudgetError(f"compare.against: {compare.against!r} cannot be built: {unmet[compare.against]}")
+        manifests |= late
+        unbuilt = [one for one in chosen if one.name in unmet]
+        chosen = [one for one in chosen if one.name not in unmet]
         self.stage = STAGE
         training = _Training(self, compare, annotated, tokenizer)
         readings, outcomes, targets = training.run(chosen, manifests, seeds)
@@ -83,6 +88,9 @@ class CompareRun:
             )
             for one in chosen
         ]  # fmt: skip
+        entries += [
+            _unbuilt(one, unmet[one.name], bits[compare.against], compare, costs.of(one, [])) for one in unbuilt
+        ]
         tokens = compare.train_tokens or self.config.mixture.budget
         found = Comparison(
             against=compare.against,
@@ -118,7 +126,7 @@ class CompareRun:
 
     def _select(
         self, chosen: Sequence[Contender], annotated: Annotated, search: SearchResult | None, seeds: Sequence[int]
-    ) -> dict[str, list[Manifest]]:
+    ) -> tuple[dict[str, list[Manifest]], dict[str, str]]:
         return select_all(chosen, self.engine, self.progress, annotated, search, seeds)
 
     def _search(self, chosen: Sequence[Contender], annotated: Annotated) -> SearchResult | None:
@@ -238,6 +246,18 @@ def _contestant(
         errors=sorted({outcome.error for outcome in outcomes if outcome.error}),
         note=_note(one),
     )
+
+
+def _unbuilt(one: Contender, why: str, reference: Bits, compare: CompareConfig, costs: list[Cost]) -> Contestant:
+    """An entry that cannot have the shares which the search found: nothing of it was trained."""
+    bits: Bits = {key: [None] * compare.seeds for key in reference}
+    level, lead, words = judged(bits, reference, compare.confidence)
+    select = one.config.select
+    return Contestant(
+        name=one.name, select=select.model_dump(mode="json", exclude_defaults=True), selector=select.selector,
+        manifests=[], documents=0.0, copies=0.0, tokens=0.0, repeats=0.0, share={}, read_tokens=[], bits=bits,
+        level=level, lead=lead, verdict=words, costs=costs, errors=[why], note=_note(one),
+    )  # fmt: skip
 
 
 def _note(one: Contender) -> str:

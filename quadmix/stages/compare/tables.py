@@ -74,8 +74,8 @@ def notes(found: Comparison) -> list[str]:
     ]
     lines += [f"{one.name}: {one.note}." for one in found.entries if one.note]
     lines += [f"{one.name}: {error}." for one in found.entries for error in one.errors]
-    least = min(min(one.read_tokens) for one in found.entries)
-    most = max(max(one.read_tokens) for one in found.entries)
+    read = [tokens for one in found.entries for tokens in one.read_tokens]
+    least, most = min(read), max(read)
     if least < _EQUAL * most:
         lines.append(f"Target models read unequal numbers of tokens ({least:,} to {most:,}): mind that in differences.")
     return lines

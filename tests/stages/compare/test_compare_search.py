@@ -11,6 +11,8 @@ from tests.e2e.whole_run import WholeRun
 from tests.stages.compare.made_up import MODEL, entry
 from tests.stages.inline_engine import InlineEngine
 
+STRICT = {"least_quantile": 0.999}
+
 
 def test_a_search_is_shared_and_its_proxies_are_a_cost(
     whole_run: WholeRun, tmp_path: Path, inline: InlineEngine
@@ -20,6 +22,7 @@ def test_a_search_is_shared_and_its_proxies_are_a_cost(
     entries = json.dumps([
         entry("random", mixture="natural"), entry("winner"), entry("quadmix", mixture="proposal"),
         {**entry("uniform", mixture="uniform"), "charge_search": True},
+        entry("strict", mixture="proposal", selector="threshold", criterion="like_howto", threshold=STRICT),
     ])  # fmt: skip
     done = quadmix(
         "compare", whole_run.config, "--set", f"output={output}", "--set", f"compare.entries={entries}",
@@ -40,3 +43,10 @@ def test_a_search_is_shared_and_its_proxies_are_a_cost(
     assert "chosen on the halves" in by_name["winner"]["note"]
     assert set(by_name["random"]["bits"]) == {"mean", "encyclopedia", "howto"}
     assert Manifest.load(output).digest == published
+    # what the search found leaves too little above that threshold: told as failed, and the others are compared
+    strict = by_name["strict"]
+    assert strict["verdict"] == dict.fromkeys(["mean", "encyclopedia", "howto"], "failed")
+    assert strict["manifests"] == []
+    assert "each document is taken once at most" in strict["errors"][0]
+    assert [cost["tokens"] for cost in strict["costs"]] == [cost["tokens"] for cost in by_name["quadmix"]["costs"]]
+    assert "'strict') cannot be built" in done.err
