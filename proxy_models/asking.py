@@ -121,6 +121,12 @@ class AskedModel:
         return found
 
 
+def prompt_tokens(path: str, question: Question) -> int:
+    """Of the question without the document. Raises as `AskedModel` does, for a tokenizer that cannot ask it."""
+    before, after = _halves(_tokenizer(path), question, path)
+    return len(before) + len(after)
+
+
 def _tokenizer(path: str) -> Any:
     try:
         from transformers import AutoTokenizer

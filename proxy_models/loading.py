@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,17 @@ from torch import nn
 
 from proxy_models.scoring import load_language_model
 from quadmix.errors import EnvironmentFault, InputError
+
+
+def stored_weights(path: str) -> int:
+    """How many numbers the safetensors files of a model's folder hold, from their headers; 0 without such files."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
 
 
 def load_causal(kind: str, path: str, key: str = "quad.model") -> nn.Module:

@@ -58,6 +58,7 @@ def fit_encoder_heads(
     facts = {
         "encoder": config.model_dump(mode="json"),
         "tokenizer": tokenizer.digest,
+        "trained_tokens": config.epochs * sum(map(len, shown)),
         "device": encoder.embedding.device.type,
     }
     return facts, encoder.arrays(), encoder.predict(tokens)

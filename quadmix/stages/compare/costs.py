@@ -12,6 +12,7 @@ other kinds have tokens and no FLOPs unless they are a product of known size.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +20,7 @@ from functools import reduce
 import numpy as np
 
 from quadmix.config import (
+    AskLlmScorerConfig,
     ColorScorerConfig,
     DensityScorerConfig,
     EmbeddingClustersConfig,
@@ -31,9 +33,10 @@ from quadmix.config import (
     TrainedModelConfig,
 )
 from quadmix.config_checks import produced_criteria
+from quadmix.config_heads import EncoderModelConfig
 from quadmix.engine.base import Engine
 from quadmix.search.result import SearchResult
-from quadmix.stages.annotate import Annotated
+from quadmix.stages.annotate import MODELS, Annotated
 from quadmix.stages.compare.entries import Contender, mentions
 from quadmix.stages.compare.result import Cost
 from quadmix.stages.records import current
@@ -86,10 +89,10 @@ class Costs:
         vocab_size: int,
         all_of: Sequence[ScorerConfig],
     ) -> None:
-        self._search, self._vocab = search, vocab_size
+        self._search, self._vocab, self._models = search, vocab_size, annotated.directory / MODELS
         summary = annotated.summary
         self._documents, self._tokens = int(summary.docs.sum()), summary.total_tokens
-        limits = tuple(sorted({limit for scorer in all_of if (limit := getattr(scorer, "max_tokens", None))}))
+        limits = tuple(sorted({limit for scorer in all_of if (limit := _limit(scorer))}))
         self._cut: dict[int, int] = {}
         if limits:
             done = dict(
@@ -117,7 +120,7 @@ class Costs:
         return found
 
     def _scorer(self, scorer: ScorerConfig) -> list[Cost]:
-        limit = getattr(scorer, "max_tokens", None)
+        limit = _limit(scorer)
         tokens = self._tokens if limit is None else self._cut[limit]
         name = getattr(scorer, "name", scorer.kind)
         if isinstance(scorer, PerplexityScorerConfig) and scorer.model is None:
@@ -129,14 +132,43 @@ class Costs:
             ]
         if isinstance(scorer, ColorScorerConfig):
             return self._color(scorer, tokens)
+        if isinstance(scorer, AskLlmScorerConfig):
+            return [self._asked(scorer, tokens)]
+        if isinstance(scorer, HeadsScorerConfig) and isinstance(scorer.model, EncoderModelConfig):
+            return self._encoder(scorer, scorer.model, tokens)
         flops: float | None = None
         if isinstance(scorer, LinearScorerConfig):
             flops = 2.0 * scorer.ngrams * tokens
-        elif isinstance(scorer, DensityScorerConfig) and isinstance(scorer.embedder, LsaEmbedderConfig):
-            flops = 2.0 * scorer.embedder.dimensions * tokens
-        elif isinstance(scorer, HeadsScorerConfig) and isinstance(scorer.embedder, LsaEmbedderConfig):
-            flops = 2.0 * scorer.embedder.dimensions * tokens if scorer.model.kind == "ridge" else None
+        elif isinstance(scorer, DensityScorerConfig | HeadsScorerConfig):
+            flops = (
+                2.0 * scorer.embedder.dimensions * tokens if isinstance(scorer.embedder, LsaEmbedderConfig) else None
+            )
         return [Cost(f"scoring {name}", self._documents, tokens, flops)]
+
+    def _asked(self, scorer: AskLlmScorerConfig, tokens: int) -> Cost:
+        """The question is read with every document. Its own tokenizer counts it, the run's counted the documents."""
+        from proxy_models.asking import Question, prompt_tokens
+        from proxy_models.loading import stored_weights
+
+        question = Question(scorer.prompt, scorer.yes, scorer.no, scorer.max_tokens, scorer.chat)
+        tokens += self._documents * prompt_tokens(scorer.path, question)
+        return _priced(f"asking {scorer.name}", self._documents, tokens, 2.0 * stored_weights(scorer.path) or None)
+
+    def _encoder(self, scorer: HeadsScorerConfig, model: EncoderModelConfig, tokens: int) -> list[Cost]:
+        """No logits over words, so its embedding costs nothing; what it trained on, its file says."""
+        weights = model.layers * (4 * model.d_model**2 + 3 * model.d_model * model.d_ff)
+        each = 2.0 * weights + 4.0 * model.layers * model.d_model * model.max_tokens
+        files = [json.loads(path.read_bytes()) for path in sorted(self._models.glob("heads-*.json"))]
+        trained = sum(
+            int(file["facts"]["trained_tokens"])
+            for file in files
+            if file["facts"]["labels"] == list(scorer.labels)
+            and file["facts"].get("encoder") == model.model_dump(mode="json")
+        )
+        return [
+            _priced("training heads", None, trained, _GRADIENT * each),
+            _priced("scoring heads", self._documents, tokens, each),
+        ]
 
     def _color(self, scorer: ColorScorerConfig, tokens: int) -> list[Cost]:
         """Two models read every document; where they are trained here, the second goes on from the first."""
@@ -199,6 +231,13 @@ class Costs:
         scored = int(rounds.summary["scored"])
         found.append(_priced("quad's benefits", scored, round(scored * length), each))
         return found
+
+
+def _limit(scorer: ScorerConfig) -> int | None:
+    """Tokens that a scorer reads of a document at most; None: all."""
+    model = getattr(scorer, "model", None)
+    found = getattr(model if isinstance(model, EncoderModelConfig) else scorer, "max_tokens", None)
+    return None if found is None else int(found)
 
 
 def _priced(what: str, documents: int | None, tokens: int, each: float | None) -> Cost:
