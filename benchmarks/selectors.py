@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.generated_pool import CRITERIA, DOMAINS, documents, table
 from benchmarks.measuring import look, measure
-from quadmix.config import LocalEngineConfig, RunConfig, parse_count
+from quadmix.config import LocalEngineConfig, RunConfig
+from quadmix.config_values import parse_count
 from quadmix.core.summary import PoolSummary
 from quadmix.engine import make_engine
 from quadmix.hashing import uniform
