@@ -66,3 +66,10 @@ def look(pid: int, seen: dict[int, float]) -> int:
         except psutil.NoSuchProcess:
             continue
     return resident
+
+
+def cpu_of_tree() -> float:
+    """CPU seconds so far of this process and of its children that live."""
+    seen: dict[int, float] = {}
+    look(os.getpid(), seen)
+    return sum(seen.values())

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.generated_pool import CRITERIA, DOMAINS, documents, table
-from benchmarks.measuring import look, measure
+from benchmarks.measuring import cpu_of_tree, measure
 from quadmix.config import LocalEngineConfig, RunConfig
 from quadmix.config_values import parse_count
 from quadmix.core.summary import PoolSummary
@@ -137,7 +136,7 @@ def run(name: str, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=folder) as output:
         engine: Any = make_engine(LocalEngineConfig(workers=1), Progress.silent())
         engine.reduce(abs_of, [1, 2], max, label="start-up")  # a worker that has imported what it needs
-        before = _cpu_of_tree()
+        before = cpu_of_tree()
         if name == "scan":
             tokens = engine.reduce(Scan(RowReader(DOMAINS, ("edu",))), list(annotated.files), _add, label="scan")
             taken = float(tokens)
@@ -150,19 +149,13 @@ def run(name: str, folder: Path) -> dict[str, float]:
                 }
             )  # fmt: skip
             taken = float(select(config, engine, Progress.silent(), annotated, None).realised_tokens)
-        used = _cpu_of_tree() - before
+        used = cpu_of_tree() - before
         engine.close()
         return {"cpu": used, "off": taken - budget}
 
 
 def abs_of(number: int) -> int:
     return abs(number)
-
-
-def _cpu_of_tree() -> float:
-    seen: dict[int, float] = {}
-    look(os.getpid(), seen)
-    return sum(seen.values())
 
 
 def _add(first: int, second: int) -> int:
