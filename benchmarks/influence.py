@@ -49,7 +49,7 @@ from proxy_models.influence import (
 )
 from proxy_models.model import Decoder
 from proxy_models.train import one_thread
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 
 MAX_TOKENS = 512
 BAR, GOAL = 1.0, 1.5

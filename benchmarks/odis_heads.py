@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.odis import CONFIG, Listed, shipped
-from quadmix.config import HeadsScorerConfig
+from quadmix.config_annotate import HeadsScorerConfig
 from quadmix.config_reader import read_config
 from quadmix.hashing import doc_hash, uniform
 from quadmix.scorers.context import Document

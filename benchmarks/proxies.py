@@ -50,7 +50,7 @@ from proxy_models.train import (
     rows_of,
     schedule,
 )
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 
 PLAIN_POSITIONS = 8192  # in one backward pass of the plain loop: a gigabyte of logits at 32,768 words
 

@@ -47,7 +47,8 @@ from benchmarks.quad_selections import (
 from benchmarks.results import Costs
 from proxy_models.data import EvalSet, TokenPool, write_segment
 from proxy_models.train import train_proxy
-from quadmix.config import ProxyConfig, RunConfig
+from quadmix.config import RunConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.config_reader import read_config
 from quadmix.engine.base import Engine
 from quadmix.engine.local import LocalEngine

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from proxy_models.influence import Layers, corrected, covariances, curvature, eigenbases, reference_gradient, score
 from proxy_models.scoring import fit_language_model
 from proxy_models.train import backward
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 
 _ROWS = 8
 

@@ -48,7 +48,8 @@ from benchmarks.results_schemes import (
     theta_jobs,
 )
 from benchmarks.results_setting import CRITERIA, SCALES, TARGET_MODEL, run_config
-from quadmix.config import ProxyConfig, RunConfig
+from quadmix.config import RunConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.engine import make_engine
 from quadmix.engine.base import Engine
 from quadmix.hashing import fingerprint, seed_for

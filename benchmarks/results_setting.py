@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks.measuring import ROOT
 from benchmarks.results_corpus import TARGETS, Prepared
-from quadmix.config import ProxyConfig, RunConfig
+from quadmix.config import RunConfig
+from quadmix.config_proxy import ProxyConfig
 
 TOKENIZER = ROOT / "examples" / "tokenizer" / "tokenizer.json"
 CRITERIA = ("heuristic_quality", *(f"like_{name}" for name in TARGETS), "fluency")

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from proxy_models.gradients import rms_norm, swiglu
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 
 ROPE_BASE = 10_000.0
 EMBEDDING_STD = 0.02

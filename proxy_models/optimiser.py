@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from proxy_models.model import Block, Decoder
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 
 MOMENTUM = 0.95
 # quintic coefficients of the reference implementation: steep at zero, five steps bring singular values near 1

@@ -26,7 +26,7 @@ from proxy_models.data import Tokens
 from proxy_models.gradients import token_losses
 from proxy_models.model import Decoder
 from proxy_models.train import Diverged, fit, one_thread
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import InputError
 from quadmix.hashing import seed_for
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from proxy_models.completions import HeldOut, load_held_out
 from proxy_models.data import TokenPool
 from proxy_models.train import TrainResult, train_proxy
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import EnvironmentFault
 
 

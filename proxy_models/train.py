@@ -26,7 +26,7 @@ from proxy_models.data import Tokens
 from proxy_models.gradients import head_loss, token_losses
 from proxy_models.model import Decoder
 from proxy_models.optimiser import Optimiser
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import InputError
 
 EVAL_POSITIONS = 8192  # positions evaluated at once

@@ -57,10 +57,11 @@ def contest(compare: CompareConfig | None, mixture: MixtureConfig) -> Iterator[P
 
 
 def charged(compare: CompareConfig | None, search: SearchConfig | None) -> Iterator[Problem]:
-    """A search that an entry is charged for must be one of this run's."""
+    """A search that an entry is charged for must be one of this run's, and proxies are of its size."""
     for index, entry in enumerate(compare.entries if compare is not None and search is None else ()):
-        if entry.charge_search:
-            yield ("search",), f"missing, but compare.entries.{index} ({entry.name!r}) is charged for a search"
+        if entry.charge_search or entry.charge_proxies:
+            what = "a search" if entry.charge_search else "proxies of the search's size"
+            yield ("search",), f"missing, but compare.entries.{index} ({entry.name!r}) is charged for {what}"
 
 
 def counted(compare: CompareConfig | None, pool: PoolConfig) -> Iterator[Problem]:

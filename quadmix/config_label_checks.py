@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
-from quadmix.config import AnnotateConfig, HeadsScorerConfig, PoolConfig, TokenizerConfig
+from quadmix.config import PoolConfig, TokenizerConfig
+from quadmix.config_annotate import AnnotateConfig, HeadsScorerConfig
 from quadmix.config_labels import LabelsConfig
 from quadmix.errors import ConfigError
 from quadmix.labels.rubrics import rubrics_of

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from quadmix.config import ColumnScorerConfig, SparkEngineConfig
+from quadmix.config import SparkEngineConfig
+from quadmix.config_annotate import ColumnScorerConfig
 from quadmix.config_reader import read_config
 from quadmix.errors import ConfigError
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from quadmix.config import AnnotateConfig
+from quadmix.config_annotate import AnnotateConfig
 from quadmix.scorers.registry import SCORERS
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "scorers.md").read_text(encoding="utf-8")

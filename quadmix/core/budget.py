@@ -189,16 +189,19 @@ class Settled:
 def settle(
     quotas: Mapping[int, int],
     resolve: Callable[[int, int], Bracket],
-    residual: int = 0,
+    missed: Mapping[str, int] | None = None,
     domain_of: Sequence[str] | None = None,
 ) -> dict[int, Settled]:
-    """Cut every stratum in order. resolve(stratum, quota) gives the prefixes around the quota; residual: tokens that
-    strata before all of these have missed; domain_of: of each stratum, where domains have quotas of their own.
+    """Cut every stratum in order. resolve(stratum, quota) gives the prefixes around the quota; missed: tokens that
+    strata before all of these have missed, by domain; domain_of: of each stratum, where domains have quotas of their
+    own.
 
     A quota of 0 takes nothing. Strata that run dry leave a rest, which is offered to the others in order, to those of
-    the same domain alone where domains are given.
+    the same domain alone where domains are given; so is what was missed there before.
     """
     settled: dict[int, Settled] = {}
+    missed = missed or {}
+    residual = sum(missed.values())
     for stratum in sorted(quotas):
         quota = quotas[stratum]
         around = resolve(stratum, quota) if quota else Bracket((Cut.nothing(), 0), None)
@@ -206,21 +209,24 @@ def settle(
         settled[stratum] = Settled(quota, cut, taken, quota > 0 and around.above is None)
         residual += quota - taken
     if domain_of is None:
-        _offer_rest(settled, sorted(quotas), residual, resolve)
+        if any(outcome.exhausted for outcome in settled.values()):
+            _offer_rest(settled, sorted(quotas), residual, resolve)
         return settled
     for domain in dict.fromkeys(domain_of):
         members = [stratum for stratum in sorted(quotas) if domain_of[stratum] == domain]
         rest = sum(settled[stratum].quota - settled[stratum].taken for stratum in members)
-        _offer_rest(settled, members, rest, resolve)
+        if not any(settled[stratum].exhausted for stratum in members):
+            # what earlier strata missed here, as far as it is missing in all: domains are no dearer than the budget
+            rest = min(rest + missed.get(domain, 0), residual) if missed.get(domain, 0) > 0 else 0
+        residual -= _offer_rest(settled, members, rest, resolve)
     return settled
 
 
 def _offer_rest(
     settled: dict[int, Settled], strata: Sequence[int], rest: int, resolve: Callable[[int, int], Bracket]
-) -> None:
-    """What dry ones of these strata have left, to the others in order."""
-    if not any(settled[stratum].exhausted for stratum in strata):
-        return
+) -> int:
+    """Offer what some of these strata have left to all of them in order; the tokens that they took."""
+    offered = rest
     for stratum in strata:
         if rest <= 0:
             break
@@ -232,3 +238,4 @@ def _offer_rest(
             rest += have - taken
         elif around.above is None:
             settled[stratum] = replace(settled[stratum], exhausted=True)
+    return offered - rest

@@ -118,12 +118,12 @@ class Plan(BaseModel):
             raise ValueError("a member has other domains than the union")
 
     def member_plans(self) -> dict[str, Plan]:
-        """The plan of each member of a union by name, sorted, with the strata that are its own."""
+        """The plan of each member of a union by name, sorted, with the strata and the draws that are its own."""
         return {
             name: Plan.model_validate(
                 {
                     **member.plan,
-                    "purpose": self.purpose,
+                    "purpose": f"{self.purpose}/{name}",
                     "domains": self.domains,
                     "strata": {
                         stratum.removeprefix(f"{name} / "): found.model_dump()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -316,16 +316,24 @@ class Neighbourhood:
 
 
 def settle(
-    quotas: Sequence[int], known: Sequence[Neighbourhood], missing: int = 0, domains: Sequence[str] | None = None
+    quotas: Sequence[int],
+    known: Sequence[Neighbourhood],
+    before: Mapping[str, int] | None = None,
+    domains: Sequence[str] | None = None,
 ) -> list[int] | None:
     """Tokens that each stratum must have taken: of the two prefixes around its quota the one that leaves less missing
-    over all strata so far, the shorter one if both leave as much; what dry strata leave is then offered again.
-    missing: what strata before all of these have left; domains: of each stratum, where a rest stays in its domain.
+    over all strata so far, the shorter one if both leave as much; what dry strata leave is then offered again, and what
+    was left in a domain before, as far as it is missing in all.
+
+    before: what strata before all of these have left, by domain; domains: of each stratum, where a rest stays in its
+    domain.
 
     None if a prefix lies outside its neighbourhood (a stratum ran dry and others gave far more than their quota).
     """
     taken: list[int] = []
     dry: list[bool] = []
+    before = before or {}
+    missing = sum(before.values())
     for quota, near in zip(quotas, known, strict=True):
         choice = near.around(quota) if quota else (0, 0)
         if choice is None:
@@ -333,13 +341,16 @@ def settle(
         dry.append(choice[1] is None)
         taken.append(_better(choice, quota + missing))
         missing += quota - taken[-1]
-    groups = [list(range(len(known)))]
+    groups = {"": list(range(len(known)))}
     if domains is not None:
-        groups = [[at for at, own in enumerate(domains) if own == name] for name in dict.fromkeys(domains)]
-    for group in groups:
-        if not any(dry[at] for at in group):
-            continue
+        groups = {name: [at for at, own in enumerate(domains) if own == name] for name in dict.fromkeys(domains)}
+    for name, group in groups.items():
         left = missing if domains is None else sum(quotas[at] - taken[at] for at in group)
+        if not any(dry[at] for at in group):
+            earlier = before.get(name, 0)
+            if domains is None or earlier <= 0:
+                continue
+            left = min(left + earlier, missing)
         for at in group:
             if left <= 0:
                 break
@@ -349,6 +360,7 @@ def settle(
             found = _better(choice, taken[at] + left)
             if abs(left + taken[at] - found) < abs(left):
                 left += taken[at] - found
+                missing += taken[at] - found
                 taken[at] = found
     return taken
 

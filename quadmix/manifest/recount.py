@@ -172,9 +172,9 @@ class Judge:
         n = documents.hash.size
         if self.kind == "quadmix":
             return self._judge_quadmix(documents)
-        draw = draws(documents.hash, self.seed, self.plan.purpose)
         if self.kind == "union":
-            return self._judge_union(documents, draw)
+            return self._judge_union(documents)
+        draw = draws(documents.hash, self.seed, self.plan.purpose)
         once = np.full(n, np.inf)
         if self.kind == "quad":
             return Judged(self._stratum_of_cluster(documents), draw, draw, once)
@@ -195,9 +195,10 @@ class Judge:
         assert self.plan.rule.least_score is not None
         return np.where(documents.scores[0].astype(np.float64) >= self.plan.rule.least_score, place, -1)
 
-    def _judge_union(self, documents: Documents, draw: Floats) -> Judged:
+    def _judge_union(self, documents: Documents) -> Judged:
         """The first member whose cut a document is before takes it; what nobody takes counts as the last one's."""
-        n = draw.size
+        n = documents.hash.size
+        draw = np.zeros(n)
         stratum, key, free = np.full(n, -1, dtype=np.int64), np.full(n, np.inf), np.ones(n, dtype=bool)
         start, passed = 0, []
         for member in self.members.values():
@@ -209,6 +210,7 @@ class Judge:
             cut_hash = np.array([number for _, number in cuts], dtype=np.uint64)[own.stratum]
             inside = (own.key < cut_key) | ((own.key == cut_key) & (documents.hash <= cut_hash))
             stratum, key = np.where(candidate, start + own.stratum, stratum), np.where(candidate, own.key, key)
+            draw = np.where(candidate, own.draw, draw)
             passed.append((np.where(candidate & ~inside, start + own.stratum, -1), own.key))
             free &= ~(candidate & inside)
             start += len(member.strata)

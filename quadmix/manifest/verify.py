@@ -554,14 +554,15 @@ class _Comparison:
             return settle(quotas, known)
         inside = self.judge.plan.domain_quotas
         wanted: list[int] = []
-        missing = 0
+        missing: dict[str, int] = {}
         for strata in members:
             mine = slice(len(wanted), len(wanted) + len(strata))
             domains = None if inside is None else [_domain_of(name, inside) for name in strata]
             settled = settle(quotas[mine], known[mine], missing, domains)
             if settled is None:
                 return None
-            missing += sum(quotas[mine]) - sum(settled)
+            for name, quota, taken in zip(domains or [""] * len(settled), quotas[mine], settled, strict=True):
+                missing[name] = missing.get(name, 0) + quota - taken
             wanted += settled
         return wanted
 

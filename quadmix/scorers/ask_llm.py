@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from quadmix.config import AskLlmScorerConfig
+from quadmix.config_annotate import AskLlmScorerConfig
 from quadmix.errors import ConfigError, EnvironmentFault, InputError
 from quadmix.hashing import fingerprint, folder_digest
 from quadmix.scorers.base import Criterion, float32_column

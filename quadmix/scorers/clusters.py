@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quadmix.config import ClusterDomainConfig, ColumnClustersConfig, EmbedderConfig, EmbeddingClustersConfig
+from quadmix.config_annotate import ClusterDomainConfig, ColumnClustersConfig, EmbedderConfig, EmbeddingClustersConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import doc_hash, fingerprint, seed_for, uniform
 from quadmix.one_thread import one_blas_thread

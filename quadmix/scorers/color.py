@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quadmix.config import ColorScorerConfig, PriorAndConditional, ProxyConfig
+from quadmix.config_annotate import ColorScorerConfig, PriorAndConditional
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, seed_for
 from quadmix.scorers.base import Criterion, float32_column

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quadmix.config import ColumnScorerConfig
+from quadmix.config_annotate import ColumnScorerConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import fingerprint
 from quadmix.scorers.base import Criterion

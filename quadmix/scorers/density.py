@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.config import DensityScorerConfig
+from quadmix.config_annotate import DensityScorerConfig
 from quadmix.core.kernel_sketch import CollisionCounts, cells, random_planes
 from quadmix.core.portable import log
 from quadmix.errors import ConfigError

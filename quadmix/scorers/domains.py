@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quadmix.config import ColumnDomainConfig, LinearDomainConfig
+from quadmix.config_annotate import ColumnDomainConfig, LinearDomainConfig
 from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, seed_for
 from quadmix.scorers.context import FitContext

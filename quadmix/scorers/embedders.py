@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import EmbedderConfig, LsaEmbedderConfig, PretrainedEmbedderConfig
+from quadmix.config_annotate import EmbedderConfig, LsaEmbedderConfig, PretrainedEmbedderConfig
 from quadmix.errors import ConfigError, EnvironmentFault, InputError
 from quadmix.hashing import folder_digest
 from quadmix.scorers.embeddings import Embedding, fit_embedding

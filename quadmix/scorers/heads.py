@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.config import HeadsScorerConfig
+from quadmix.config_annotate import HeadsScorerConfig
 from quadmix.core.components import Components, principal_components
 from quadmix.core.cross_moments import CrossMoments
 from quadmix.errors import ConfigError, InputError

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.config import HeuristicScorerConfig
+from quadmix.config_annotate import HeuristicScorerConfig
 from quadmix.hashing import fingerprint
 from quadmix.scorers.base import Criterion, chosen_outputs, float32_column
 from quadmix.scorers.context import FitContext

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.config import LinearScorerConfig
+from quadmix.config_annotate import LinearScorerConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import doc_hash, fingerprint, seed_for, uniform
 from quadmix.scorers.base import Criterion, float32_column

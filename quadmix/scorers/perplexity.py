@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.config import PerplexityScorerConfig, ProxyConfig
+from quadmix.config_annotate import PerplexityScorerConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint, seed_for
 from quadmix.scorers.base import Criterion, float32_column

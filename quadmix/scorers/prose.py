@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.config import ProseScorerConfig
+from quadmix.config_annotate import ProseScorerConfig
 from quadmix.hashing import fingerprint
 from quadmix.scorers.base import Criterion, chosen_outputs, float32_column
 from quadmix.scorers.context import FitContext

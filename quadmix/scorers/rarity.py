@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.config import RarityScorerConfig
+from quadmix.config_annotate import RarityScorerConfig
 from quadmix.core.portable import log
 from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import fingerprint

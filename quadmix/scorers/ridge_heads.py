@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import EmbedderConfig
+from quadmix.config_annotate import EmbedderConfig
 from quadmix.one_thread import one_blas_thread
 from quadmix.scorers.embedders import Embedder, embedder_from, fit_embedder
 from quadmix.scorers.tokens import Tokenizer

@@ -89,6 +89,10 @@ class SelectionPlan(Protocol):
         """(n,) float64, smaller is taken first; `u` is the document's draw."""
         ...
 
+    def draws(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) what `key` is made from: `u`, but where a plan draws anew."""
+        ...
+
     def step(self, batch: DocBatch) -> NDArray[np.float64]:
         """(n,) float64 > 0, the next copy's key minus this one's; inf = at most one copy."""
         ...
@@ -106,7 +110,14 @@ class SelectionPlan(Protocol):
         ...
 
 
-class TakenOnce:
+class OneDraw:
+    """What plans share whose keys are made from the documents' draws as they are."""
+
+    def draws(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        return u
+
+
+class TakenOnce(OneDraw):
     """What plans share that take each document once at most and know nothing of their cuts before the passes."""
 
     @property

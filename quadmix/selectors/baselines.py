@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from quadmix.core.budget import capped_shares, whole_shares
 from quadmix.errors import BudgetError, ConfigError
-from quadmix.selectors.base import DocBatch, Window
+from quadmix.selectors.base import DocBatch, OneDraw, Window
 from quadmix.selectors.rules import WHOLE_POOL, RulePlan, TopK, rule_plan
 
 _SHOWN = 20  # domains that a message lists
 
 
 @dataclass(frozen=True)
-class RandomPlan:
+class RandomPlan(OneDraw):
     """Documents in the order of their draws: over the whole pool (`natural`), to equal quotas a domain (`uniform`) or
     to quotas by given domain weights (`weights`).
 

@@ -30,7 +30,7 @@ def _settle(
     batch: DocBatch,
     u: NDArray[np.float64],
     plan: SelectionPlan,
-    residual: int = 0,
+    missed: Mapping[str, int] | None = None,
     domain_of: Sequence[str] | None = None,
 ) -> Mapping[int, Settled]:
     stratum, key, step = plan.stratum(batch), plan.key(batch, u), plan.step(batch)
@@ -46,4 +46,4 @@ def _settle(
             )
         return bracket(copies_of[index], quota)
 
-    return settle(plan.quotas, resolve, residual, domain_of)
+    return settle(plan.quotas, resolve, missed, domain_of)

@@ -25,7 +25,7 @@ from quadmix.core.sampling import interval_mean, sampling_value
 from quadmix.core.sketch import TokenHistogram
 from quadmix.errors import BudgetError
 from quadmix.schema import EXPECTED_COPIES, QUALITY_RANK
-from quadmix.selectors.base import DocBatch, Window
+from quadmix.selectors.base import DocBatch, OneDraw, Window
 
 RankRule = Literal["interval", "paper"]
 _BLOCK = 1 << 18  # cells whose sampling function is computed at once
@@ -75,7 +75,7 @@ class QualityBinning:
 
 
 @dataclass(frozen=True)
-class QuadmixPlan:
+class QuadmixPlan(OneDraw):
     """A fitted QuaDMix mixture. expected, rank: (n_cells,) float64."""
 
     domains: tuple[str, ...]

@@ -1,6 +1,7 @@
 """A union of selectors: in the order of their names each takes its share of the tokens from what the ones before left.
 
-So what two of them want is counted once, for the first, and the second goes further down its own order. A union is cut
+So what two of them want is counted once, for the first, and the second goes further down its own order. Every member
+has draws of its own: those of documents that an earlier member left are no fair draws any more. A union is cut
 member by member (`settle_union`): the budget's residual goes on from one to the next, and the whole is as exact as one
 selector. Only then is it known who takes what: `with_cuts`.
 """
@@ -20,8 +21,8 @@ from quadmix.hashing import uniform
 from quadmix.selectors.base import JOIN, DocBatch, SelectionPlan, TakenOnce, Window, domain_of
 
 Cuts = Mapping[int, Cut]
-# cuts the strata of a plan; see `core.budget.settle` for the tokens that were missed before and the strata's domains
-Settle = Callable[[SelectionPlan, int, Sequence[str] | None], Mapping[int, Settled]]
+# cuts the strata of a plan; see `core.budget.settle` for what was missed before and the strata's domains
+Settle = Callable[[SelectionPlan, Mapping[str, int], Sequence[str] | None], Mapping[int, Settled]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Member:
 @dataclass(frozen=True)
 class UnionPlan(TakenOnce):
     """Build with `union_plan`. members: by name. cuts: of the first members, as many as are known; what they take is
-    theirs, the rest is beyond the cuts of the last of them. seed, purpose: of the documents' draws."""
+    theirs, the rest is beyond the cuts of the last of them. seed, purpose: of the documents' draws, a member's name
+    being added to the purpose."""
 
     members: tuple[Member, ...]
     seed: int
@@ -87,6 +89,11 @@ class UnionPlan(TakenOnce):
         found: NDArray[np.float64] = self._places(batch)[1]
         return found
 
+    def draws(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of the member that takes a document, or of the last one that it is eligible for."""
+        found: NDArray[np.float64] = self._places(batch)[3]
+        return found
+
     def taken(self, batch: DocBatch) -> NDArray[np.bool_]:
         """(n,) what the members with cuts take."""
         return np.asarray(self._places(batch)[2] > 0)
@@ -95,13 +102,12 @@ class UnionPlan(TakenOnce):
         return batch.remember(self, "union", lambda: self._find_places(batch))
 
     def _find_places(self, batch: DocBatch) -> NDArray[np.float64]:
-        """(3, n) stratum, key in it, whether it is taken. Of a document that nobody takes, those of the last member
-        that it is eligible for."""
-        u = uniform(batch.doc_hash, self.seed, self.purpose)
-        found = np.full((3, len(batch)), 0.0)
+        """(4, n) stratum, key in it, whether it is taken, draw. Of a document that nobody takes, those of the last
+        member that it is eligible for."""
+        found = np.full((4, len(batch)), 0.0)
         found[0], found[1] = -1, np.inf
         for start, member, cuts in zip(self.starts, self.members, self.cuts, strict=False):
-            mine = self.view(batch, member)
+            mine, u = self.view(batch, member), self.member_draws(batch, member)
             stratum, key = member.plan.stratum(mine), member.plan.key(mine, u)
             free = (stratum >= 0) & np.isfinite(key) & (found[2] == 0)
             size = range(len(member.plan.strata))
@@ -109,8 +115,12 @@ class UnionPlan(TakenOnce):
             cut_hash = np.array([cuts[s].hash if s in cuts else 0 for s in size], dtype=np.uint64)
             own = np.where(free, key, np.inf)
             copies = copies_taken(own, member.plan.step(mine), mine.doc_hash, cut_key[stratum], cut_hash[stratum], 1)
-            found[0, free], found[1, free], found[2] = start + stratum[free], key[free], found[2] + copies
+            found[0, free], found[1, free], found[3, free] = start + stratum[free], key[free], u[free]
+            found[2] += copies
         return found
+
+    def member_draws(self, batch: DocBatch, member: Member) -> NDArray[np.float64]:
+        return uniform(batch.doc_hash, self.seed, f"{self.purpose}/{member.name}")
 
     def view(self, batch: DocBatch, member: Member) -> DocBatch:
         """The batch with the columns that a member reads, in its order."""
@@ -167,7 +177,8 @@ class _Next(TakenOnce):
         return self.member.plan.stratum(self._view(batch))
 
     def key(self, batch: DocBatch, u: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.where(self.before.taken(batch), np.inf, self.member.plan.key(self._view(batch), u))
+        own = self.before.member_draws(batch, self.member)
+        return np.where(self.before.taken(batch), np.inf, self.member.plan.key(self._view(batch), own))
 
     def window(self, stratum: int) -> Window | None:
         return None if self.before.cuts else self.member.plan.window(stratum)
@@ -212,7 +223,7 @@ def settle_union(plan: UnionPlan, settle: Settle) -> tuple[UnionPlan, dict[int, 
     missed: dict[str, int] = {}  # by domain, over the members so far; below 0: they took more than they were asked
     for start, member in zip(plan.starts, plan.members, strict=False):
         domains = _domains_of(member.plan.strata, plan.domain_quotas)
-        settled = settle(_Next(plan.with_cuts(cuts), member), sum(missed.values()), domains)
+        settled = settle(_Next(plan.with_cuts(cuts), member), missed, domains)
         for domain in dict.fromkeys(domains or [""]):
             mine = [one for stratum, one in settled.items() if domains is None or domains[stratum] == domain]
             asked, taken = sum(one.quota for one in mine), sum(one.taken for one in mine)

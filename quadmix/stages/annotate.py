@@ -17,7 +17,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from quadmix.config import ColumnDomainConfig, PoolConfig, RunConfig
+from quadmix.config import PoolConfig, RunConfig
+from quadmix.config_annotate import ColumnDomainConfig
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.base import Engine
 from quadmix.errors import ConfigError

@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from quadmix import __version__
-from quadmix.config import AskLlmScorerConfig, ColorScorerConfig, PretrainedEmbedderConfig, RunConfig
+from quadmix.config import RunConfig
+from quadmix.config_annotate import AskLlmScorerConfig, ColorScorerConfig, PretrainedEmbedderConfig
 from quadmix.hashing import fingerprint
 from quadmix.pool.listing import format_of, list_input
 from quadmix.pool.storage import look, tail_digest

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quadmix.config import ColumnDomainConfig, PoolConfig
+from quadmix.config import PoolConfig
+from quadmix.config_annotate import ColumnDomainConfig
 from quadmix.engine.base import Shared
 from quadmix.hashing import content_hash, doc_hash
 from quadmix.pool.duplicates import id_checks

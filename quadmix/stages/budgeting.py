@@ -8,7 +8,7 @@ Everything is an integer sum or a set of copies, so no partitioning and no order
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -203,11 +203,11 @@ def find_cuts(
     *,
     seed: int,
     purpose: str,
-    residual: int = 0,
+    missed: Mapping[str, int] | None = None,
     domain_of: Sequence[str] | None = None,
 ) -> dict[int, Settled]:
     """The cut of every stratum, its quota and the tokens taken. packs: groups of annotation files, one task each;
-    residual, domain_of: see `core.budget.settle`.
+    missed, domain_of: see `core.budget.settle`.
 
     Ends: whatever was seen is kept, and each pass asks for a part of a range that it has not asked for before. Where
     one is asked for twice, the files are no longer what they were: VerificationError.
@@ -237,7 +237,7 @@ def find_cuts(
                 known[stratum].append(seen)
         asked = {}
         with suppress(_Unresolved):
-            return settle(plan.quotas, resolve, residual, domain_of)
+            return settle(plan.quotas, resolve, missed, domain_of)
         # what the later strata lack is asked for in the same pass
         for stratum in sorted(set(plan.quotas) - set(asked)):
             with suppress(_Unresolved):

@@ -106,7 +106,7 @@ class _Writer:
             N_TOKENS: pa.array(batch.n_tokens[rows]),
             COPIES: pa.array(copies[rows]),
             KEY: pa.array(key[rows]),
-            DRAW: pa.array(u[rows]),
+            DRAW: pa.array(plan.draws(batch, u)[rows]),
             SELECTOR: _named(np.zeros(rows.size, dtype=np.int32), (plan.selector,)),
             STRATUM: _named(stratum[rows], plan.strata),
         }

@@ -19,25 +19,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from quadmix.config import (
+from quadmix.config import DiversityConfig, HuggingFaceModelConfig, RunConfig, SelectConfig, TrainedModelConfig
+from quadmix.config_annotate import (
     AskLlmScorerConfig,
     ClusterDomainConfig,
     ClustersConfig,
     ColorScorerConfig,
     DensityScorerConfig,
-    DiversityConfig,
     DomainConfig,
     DsirScorerConfig,
     EmbeddingClustersConfig,
     HeadsScorerConfig,
-    HuggingFaceModelConfig,
     LinearDomainConfig,
     LinearScorerConfig,
     PerplexityScorerConfig,
     RarityScorerConfig,
-    RunConfig,
-    SelectConfig,
-    TrainedModelConfig,
 )
 from quadmix.config_heads import EncoderModelConfig
 from quadmix.core.sketch import order_key
@@ -489,7 +485,7 @@ def _proxy_seconds(config: RunConfig) -> float:
 def _step_seconds(config: RunConfig, proxy: Any) -> float:
     """Seconds of one core per token trained, from a dozen steps on made-up tokens."""
     from proxy_models.train import train_proxy
-    from quadmix.config import ProxyConfig
+    from quadmix.config_proxy import ProxyConfig
 
     chosen = proxy or ProxyConfig()
     vocabulary = load_tokenizer(config.tokenizer).vocab_size if config.tokenizer else 256

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quadmix.config import ColumnDomainConfig, DomainConfig, RunConfig
+from quadmix.config import RunConfig
+from quadmix.config_annotate import ColumnDomainConfig, DomainConfig
 from quadmix.core.summary import PoolSummary
 from quadmix.errors import ConfigError, InputError
 from quadmix.pool.column_paths import nearest

@@ -322,9 +322,11 @@ def run_plan(
     domains = annotated.summary.domains
     reader = RowReader(domains, plan.criteria, clusters=plan.clusters)
 
-    def cut(one: SelectionPlan, residual: int = 0, domain_of: Sequence[str] | None = None) -> dict[int, Settled]:
+    def cut(
+        one: SelectionPlan, missed: Mapping[str, int] | None = None, domain_of: Sequence[str] | None = None
+    ) -> dict[int, Settled]:
         return find_cuts(
-            engine, one, engine.share(one), groups, reader, seed=config.seed, purpose=PURPOSE, residual=residual,
+            engine, one, engine.share(one), groups, reader, seed=config.seed, purpose=PURPOSE, missed=missed,
             domain_of=domain_of,
         )  # fmt: skip
 

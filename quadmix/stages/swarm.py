@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import MixtureConfig, ProxyConfig
+from quadmix.config import MixtureConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.core.budget import whole_shares
 from quadmix.engine.base import Engine
 from quadmix.engine.gpus import assigned_gpus

@@ -20,7 +20,8 @@ from benchmarks.quad_pool import CLEAN, COPIES, COPY, FOREIGN, JUNK, SHUFFLED, P
 from benchmarks.quad_selections import Pool, ScoreAll, all_benefits, best_documents, measure_quad, unscored
 from proxy_models.data import write_segment
 from proxy_models.model import Decoder
-from quadmix.config import ProxyConfig, RunConfig
+from quadmix.config import RunConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.progress import Progress
 from quadmix.scorers.context import Document
 from quadmix.scorers.tokens import load_tokenizer

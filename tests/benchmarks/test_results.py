@@ -14,7 +14,8 @@ from benchmarks.results_jobs import WEIGHTS, WEIGHTS_TOPK, BestOfDomainsPlan, We
 from benchmarks.results_page import MEAN, judged, outcome, write_page
 from benchmarks.results_schemes import SCHEMES, Scheme, Setting, draw_points, regmix_jobs, theta_jobs, tied
 from benchmarks.results_setting import SCALES, TARGET_MODEL
-from quadmix.config import MixtureConfig, ParamSpaceConfig, ProxyConfig, RegressorConfig, SearchConfig
+from quadmix.config import MixtureConfig, ParamSpaceConfig, RegressorConfig, SearchConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.core.normalise import ScoreMap, order_key
 from quadmix.core.param_space import ParamSpace, draw_cube, params_from_cube
 from quadmix.hashing import uniform

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from quadmix.config import (
+from quadmix.config import TokenizerConfig
+from quadmix.config_annotate import (
     AskLlmScorerConfig,
     ClusterDomainConfig,
     ColorScorerConfig,
@@ -33,10 +34,9 @@ from quadmix.config import (
     LinearScorerConfig,
     PerplexityScorerConfig,
     ProseScorerConfig,
-    ProxyConfig,
     RarityScorerConfig,
-    TokenizerConfig,
 )
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import ConfigError
 from quadmix.scorers.context import Document
 from quadmix.scorers.heuristics import OUTPUTS

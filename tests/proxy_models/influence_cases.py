@@ -11,7 +11,7 @@ from proxy_models.curvature import Curvature, Vector
 from proxy_models.data import Tokens
 from proxy_models.influence import Layers, corrected, covariances, curvature, eigenbases
 from proxy_models.model import Decoder
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 
 VOCAB = 41
 

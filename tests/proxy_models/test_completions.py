@@ -13,7 +13,7 @@ from proxy_models.completions import CompletionSet, load_held_out
 from proxy_models.data import EvalSet
 from proxy_models.model import Decoder
 from proxy_models.train import evaluate, train_proxy
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import InputError
 
 VOCAB, WINDOW = 64, 16

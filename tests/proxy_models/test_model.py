@@ -9,7 +9,7 @@ import torch
 
 from proxy_models import model as model_module
 from proxy_models.model import Decoder
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 
 CONFIG = ProxyConfig(preset="custom", d_model=16, layers=2, heads=2, d_ff=24, seq_len=12, batch=2)
 VOCAB = 37

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from proxy_models.scoring import LanguageModel, fit_language_model, load_language_model
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import InputError
 
 VOCAB = 80

@@ -14,7 +14,7 @@ from proxy_models import swarm
 from proxy_models.data import EvalSet, TokenPool, write_segment
 from proxy_models.swarm import TrainGroup, Trial, pick_device
 from proxy_models.train import train_proxy
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import EnvironmentFault
 from quadmix.hashing import doc_hash
 

@@ -15,7 +15,7 @@ from proxy_models.gradients import ROWWISE
 from proxy_models.model import Decoder
 from proxy_models.optimiser import orthogonalise
 from proxy_models.train import backward, batches_of, evaluate, frequencies, rows_of, schedule, train_proxy
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import InputError
 
 VOCAB = 64

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from quadmix.config import AskLlmScorerConfig
+from quadmix.config_annotate import AskLlmScorerConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.scorers.ask_llm import AskLlmScorer
 from tests.e2e.small_pool import documents as shipped

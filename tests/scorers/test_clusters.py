@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from quadmix.config import ColumnClustersConfig, EmbeddingClustersConfig, PretrainedEmbedderConfig
+from quadmix.config_annotate import ColumnClustersConfig, EmbeddingClustersConfig, PretrainedEmbedderConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import doc_hash, uniform
 from quadmix.scorers import embedders

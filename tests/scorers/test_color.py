@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from quadmix.config import ColorScorerConfig, PerplexityScorerConfig, ProxyConfig
+from quadmix.config_annotate import ColorScorerConfig, PerplexityScorerConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.scorers.color import ColorScorer
 from quadmix.scorers.language_models import beginnings

@@ -8,7 +8,7 @@ import math
 import pyarrow as pa
 import pytest
 
-from quadmix.config import ColumnScorerConfig
+from quadmix.config_annotate import ColumnScorerConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.scorers.columns import ColumnScorer
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from quadmix.config import DensityScorerConfig
+from quadmix.config_annotate import DensityScorerConfig
 from quadmix.errors import ConfigError
 from quadmix.scorers.context import Document
 from quadmix.scorers.density import DensityScorer

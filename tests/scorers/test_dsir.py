@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
-from quadmix.config import DsirScorerConfig
+from quadmix.config_annotate import DsirScorerConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.scorers.context import Document
 from quadmix.scorers.dsir import LAST, DsirScorer

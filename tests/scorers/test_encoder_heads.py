@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from quadmix.config import HeadsScorerConfig, TokenizerConfig
+from quadmix.config import TokenizerConfig
+from quadmix.config_annotate import HeadsScorerConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.scorers.context import Document
 from quadmix.scorers.heads import HeadsScorer

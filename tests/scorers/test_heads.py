@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
-from quadmix.config import HeadsScorerConfig
+from quadmix.config_annotate import HeadsScorerConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.scorers.context import Document
 from quadmix.scorers.heads import HeadsScorer

@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadmix.config import HeuristicScorerConfig
+from quadmix.config_annotate import HeuristicScorerConfig
 from quadmix.errors import ConfigError
 from quadmix.scorers.heuristics import OUTPUTS, SIGNALS, HeuristicScorer, heuristic_quality, measure
 from tests.scorers import literal_rules

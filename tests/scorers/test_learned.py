@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from quadmix.config import (
+from quadmix.config_annotate import (
     ClusterDomainConfig,
     ColumnDomainConfig,
     LinearDomainConfig,
     LinearScorerConfig,
     PerplexityScorerConfig,
-    ProxyConfig,
 )
+from quadmix.config_proxy import ProxyConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.scorers.clusters import ClusterLabeler, nearest
 from quadmix.scorers.domains import ColumnLabeler, LinearLabeler

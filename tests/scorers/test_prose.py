@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadmix.config import ProseScorerConfig, RarityScorerConfig
+from quadmix.config_annotate import ProseScorerConfig, RarityScorerConfig
 from quadmix.errors import ConfigError
 from quadmix.scorers.prose import OUTPUTS, ProseScorer, measure
 from quadmix.scorers.rarity import RarityScorer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +186,8 @@ def test_members_of_a_union_choose_one_after_the_other() -> None:
         "select",
     )
     copies = select(plan, batch, u)
-    keys = {"a_clean": -batch.scores[:, 0], "b_useful": -batch.scores[:, 1], "c_rest": u}
+    rest = uniform(batch.doc_hash, 9, "select/c_rest")
+    keys = {"a_clean": -batch.scores[:, 0], "b_useful": -batch.scores[:, 1], "c_rest": rest}
     left, missing = set(range(n)), 0
     for name in sorted(rules):
         order = sorted(left, key=lambda i, name=name: (keys[name][i], int(batch.doc_hash[i])))  # type: ignore[misc]
@@ -198,6 +200,43 @@ def test_members_of_a_union_choose_one_after_the_other() -> None:
     assert set(np.flatnonzero(copies)) == set(range(n)) - left
     both = set(np.argsort(-batch.scores[:, 0])[:40].tolist()) & set(np.argsort(-batch.scores[:, 1])[:40].tolist())
     assert both <= set(np.flatnonzero(copies))
+
+
+@pytest.mark.parametrize(
+    ("first", "chance"),
+    [
+        (Gumbel("clean", 0.5), "random"),
+        (Density("clean", "log_density", 1.0), "random"),
+        (Threshold("clean", 0.0), "random"),
+        (InDrawOrder(), "tempered"),
+    ],
+)
+def test_a_member_draws_afresh_from_what_is_left(first: Any, chance: str) -> None:
+    """What an earlier member left has no fair draws: by the same ones, the next member would prefer documents that the
+    first did not want although its draw was small. One token each, so means of scores tell."""
+    n = 40_000
+    scores = np.random.default_rng(8).normal(size=(n, 1)).astype(np.float32)
+    batch = DocBatch(hash_words(np.arange(n, dtype=np.uint64), 5), np.zeros(n, np.int32), np.ones(n, np.int64), scores)
+    second = InDrawOrder() if chance == "random" else Gumbel("clean", 1.0)
+    budget = n // 5
+    plan = union_plan(
+        {"a": (1.0, rule_plan(first, budget // 2, n)), "b": (1.0, rule_plan(second, budget // 2, n))},
+        budget, 9, "select",
+    )  # fmt: skip
+    u = [uniform(batch.doc_hash, 9, purpose) for purpose in ("select", "select/a")]
+    chosen = select(plan, batch, u[0]) > 0
+    of_a = select(rule_plan(first, budget // 2, n), batch, u[1]) > 0
+    assert chosen.sum() == budget
+    assert (chosen | of_a).sum() == budget  # the first member takes what it would take alone
+    of_b, left = np.flatnonzero(chosen & ~of_a), np.flatnonzero(~of_a)
+    score = scores[:, 0].astype(np.float64)
+    if chance == "random":
+        wanted, spread = score[left].mean(), score[left].std()
+    else:  # the best of perturbed scores, with fresh noise
+        fresh = score[left] + np.random.default_rng(9).gumbel(size=left.size)
+        best = score[left][np.argsort(-fresh)[: budget // 2]]
+        wanted, spread = best.mean(), best.std() * np.sqrt(2.0)
+    assert abs(score[of_b].mean() - wanted) < 4.5 * spread / np.sqrt(budget // 2)
 
 
 def test_a_member_that_is_left_too_little_is_refused(docs: Documents, tmp_path: Path) -> None:

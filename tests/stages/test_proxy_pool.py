@@ -145,6 +145,6 @@ def test_the_budget_of_a_sample_is_its_part_of_the_whole() -> None:
 
 
 def _proxy() -> Any:
-    from quadmix.config import ProxyConfig
+    from quadmix.config_proxy import ProxyConfig
 
     return ProxyConfig(preset="custom", d_model=16, layers=1, heads=2, d_ff=32, seq_len=64, batch=16)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quadmix.config import MixtureConfig, ProxyConfig
+from quadmix.config import MixtureConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.core.normalise import fine_histogram, fit_score_map, heavy_bins
 from quadmix.core.param_space import Params
 from quadmix.core.sketch import TokenHistogram, order_key

@@ -3,7 +3,8 @@
 Counted for each entry as if it stood alone: the learned scorers of the criteria that its plan reads, the embedder
 behind clusters where it reads those, the search behind a proposal (every proxy of the swarm and its repeats; those of
 the confirmation for `winner` alone), Quad's proxy, references, curvature and benefits. Not counted: rules and counted
-n-grams, which are no models; tokenising; scores and thetas that came with the input or the config; evaluation.
+n-grams, which are no models; tokenising; scores, labels and thetas that came with the input or the config (also those
+that `quadmix label` bought from a model: it says itself what they cost); evaluation.
 
 FLOPs of a decoder are 2 a weight and token forward, its head among the weights, plus attention over a full row; three
 times that for a training step or a document's gradient (Kaplan et al., arXiv 2001.08361, section 2.1). Scorers of
@@ -19,7 +20,8 @@ from functools import reduce
 
 import numpy as np
 
-from quadmix.config import (
+from quadmix.config import TrainedModelConfig
+from quadmix.config_annotate import (
     AskLlmScorerConfig,
     ColorScorerConfig,
     DensityScorerConfig,
@@ -28,12 +30,11 @@ from quadmix.config import (
     LinearScorerConfig,
     LsaEmbedderConfig,
     PerplexityScorerConfig,
-    ProxyConfig,
     ScorerConfig,
-    TrainedModelConfig,
 )
 from quadmix.config_checks import produced_criteria
 from quadmix.config_heads import EncoderModelConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.engine.base import Engine
 from quadmix.search.result import SearchResult
 from quadmix.stages.annotate import MODELS, Annotated
@@ -105,8 +106,9 @@ class Costs:
             total = reduce(np.add, [np.array(done[index]) for index in range(len(annotated.files))])
             self._cut = dict(zip(limits, total.tolist(), strict=True))
 
-    def of(self, one: Contender, criteria: Sequence[str]) -> list[Cost]:
-        """criteria: that its plan reads. A mixture that was searched for reads all of `mixture.criteria`."""
+    def of(self, one: Contender, criteria: Sequence[str], built: bool = True) -> list[Cost]:
+        """criteria: that its plan reads. A mixture that was searched for reads all of `mixture.criteria`. built: False
+        where it could not be selected, and so nothing was trained by its selector."""
         select = one.config.select
         if one.asks_search or select.mixture == "theta":
             criteria = [*criteria, *one.config.mixture.criteria]
@@ -115,7 +117,9 @@ class Costs:
             found += self._clusters(one)
         if one.asks_search and self._search is not None:
             found.append(self._searched(one, self._search))
-        if one.trains:
+        if one.entry.charge_proxies:
+            found.append(self._proxies(one, one.entry.charge_proxies, "proxies of its own"))
+        if one.trains and built:
             found += self._quad(one)
         return found
 
@@ -193,15 +197,18 @@ class Costs:
         return [Cost("embedding for clusters", self._documents, self._tokens, flops)]
 
     def _searched(self, one: Contender, search: SearchResult) -> Cost:
-        assert one.config.search is not None
         proxies = len(search.trials)
         if search.noise is not None:
             proxies += search.noise.mixtures * (search.noise.seeds - 1)
         if one.config.select.mixture == "winner":
             proxies += len(search.confirmation.mixtures) * search.confirmation.seeds
-        tokens = proxies * search.tokens_per_trial
-        flops = tokens * training_flops(one.config.search.proxy, self._vocab)
-        return Cost(f"search, {proxies} proxies", None, tokens, flops)
+        return self._proxies(one, proxies, "proxies of the search")
+
+    def _proxies(self, one: Contender, count: int, what: str) -> Cost:
+        search = one.config.search
+        assert search is not None
+        tokens = count * search.tokens_per_trial
+        return Cost(f"{count} {what}", None, tokens, tokens * training_flops(search.proxy, self._vocab))
 
     def _quad(self, one: Contender) -> list[Cost]:
         """From what its stages left in the entry's folder; a document is as long as the store's mean."""

@@ -90,23 +90,24 @@ def select_all(
     search: SearchResult | None,
     seeds: Sequence[int],
 ) -> tuple[dict[str, list[Manifest]], dict[str, str]]:
-    """Manifests of every contender, one a seed; and by name, why one cannot meet the shares that the search found:
-    nobody could know that before, and the others are compared all the same. ConfigError with a line for each of the
-    rest that cannot be built."""
+    """Manifests of every contender, one a seed; and by name, why one cannot be built from what the search found (no
+    winner, or shares that it cannot have): nobody could know that before, and the others are compared all the same.
+
+    ConfigError with a line for each of the rest that cannot be built.
+    """
     found: dict[str, list[Manifest]] = {}
     unmet: dict[str, str] = {}
     problems: list[str] = []
     for one in chosen:
         try:
             found[one.name] = _selections(one, engine, progress, annotated, search, seeds)
-        except BudgetError as error:
+        except (ConfigError, InputError) as error:
+            told = list(_named(one, error))
             if one.config.select.mixture in _SEARCHED:
                 unmet[one.name] = str(error)
-                progress.say(f"compare: {' '.join(_named(one, error))}; the other entries go on")
+                progress.say(f"compare: {' '.join(told)}; the other entries go on")
             else:
-                problems += _named(one, error)
-        except (ConfigError, InputError) as error:
-            problems += _named(one, error)
+                problems += told
     if problems:
         raise ConfigError(problems)
     return found, unmet

@@ -88,8 +88,9 @@ class CompareRun:
             )
             for one in chosen
         ]  # fmt: skip
+        reference = bits[compare.against]
         entries += [
-            _unbuilt(one, unmet[one.name], bits[compare.against], compare, costs.of(one, [])) for one in unbuilt
+            _unbuilt(one, unmet[one.name], reference, compare, costs.of(one, [], built=False)) for one in unbuilt
         ]
         tokens = compare.train_tokens or self.config.mixture.budget
         found = Comparison(
@@ -269,6 +270,6 @@ def _note(one: Contender) -> str:
         )
     if one.config.select.mixture == "winner":
         notes.append("`winner` was chosen on the halves that are measured here, among the search's contestants")
-    if one.asks_search:
+    if one.asks_search or one.entry.charge_proxies:
         notes.append("its mixture was searched for once: the intervals do not hold what another search would find")
     return "; ".join(notes)

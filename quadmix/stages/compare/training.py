@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix import __version__
-from quadmix.config import CompareConfig, ProxyConfig, RunConfig
+from quadmix.config import CompareConfig, RunConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.engine.base import Engine
 from quadmix.engine.gpus import assigned_gpus
 from quadmix.hashing import fingerprint, seed_for

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import DiversityConfig, LsaEmbedderConfig, RunConfig
+from quadmix.config import DiversityConfig, RunConfig
+from quadmix.config_annotate import LsaEmbedderConfig
 from quadmix.core.diversity import SecondMoments, effective_number, entropy, kl_divergence, novelsum
 from quadmix.core.near_duplicates import near_duplicate_rate
 from quadmix.core.sketch import TokenHistogram, order_key

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quadmix import __version__
-from quadmix.config import DiversityConfig, PretrainedEmbedderConfig, RunConfig
+from quadmix.config import DiversityConfig, RunConfig
+from quadmix.config_annotate import PretrainedEmbedderConfig
 from quadmix.engine.base import Engine
 from quadmix.errors import ConfigError
 from quadmix.hashing import folder_digest

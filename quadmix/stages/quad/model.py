@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from quadmix import __version__
-from quadmix.config import HuggingFaceModelConfig, ProxyConfig, RunConfig, TrainedModelConfig
+from quadmix.config import HuggingFaceModelConfig, RunConfig, TrainedModelConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.engine.base import Engine
 from quadmix.errors import InputError
 from quadmix.hashing import folder_digest, seed_for

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from proxy_models.model import Decoder
 from proxy_models.train import backward
-from quadmix.config import ProxyConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.config_reader import check_config, read_config
 from quadmix.errors import ConfigError, VerificationError
 from quadmix.hashing import doc_hash

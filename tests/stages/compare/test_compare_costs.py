@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 
 from proxy_models.asking import Question, prompt_tokens
 from proxy_models.loading import load_causal, stored_weights
-from quadmix.config import ASK_PROMPT
+from quadmix.config import RunConfig
+from quadmix.config_annotate import ASK_PROMPT
+from quadmix.stages.compare.costs import Costs
+from quadmix.stages.compare.entries import contenders
 from tests.e2e.command_line import quadmix
 from tests.e2e.small_pool import write_config
 from tests.scorers.asked_models import tiny_model
@@ -49,6 +56,20 @@ def test_prompts_and_an_encoders_training_are_counted(tmp_path: Path, inline: In
     assert 0 < scoring["tokens"] <= 32 * len(rows)
     # a token of training is three of scoring
     assert training["flops"] / training["tokens"] == 3.0 * scoring["flops"] / scoring["tokens"]
+
+
+def test_what_was_never_selected_has_no_passes_of_quad(tmp_path: Path) -> None:
+    """Its stages left no records, since the search's shares were refused before it measured."""
+    write_pool(tmp_path / "pool")
+    quad = entry("quad", selector="quad", mixture="proposal")
+    own = values(tmp_path / "pool", tmp_path / "out", entry("random", mixture="natural"), quad)
+    (_, one) = contenders(RunConfig.model_validate_json(json.dumps(own)))
+    assert one.trains
+    summary = SimpleNamespace(docs=np.array([3]), total_tokens=100)
+    annotated: Any = SimpleNamespace(summary=summary, directory=tmp_path)
+    assert [cost.what for cost in Costs(InlineEngine(), annotated, None, 2048, ()).of(one, [], built=False)] == [
+        "scoring like_howto"
+    ]
 
 
 def test_stored_weights_are_those_of_the_model() -> None:

@@ -22,6 +22,7 @@ def test_a_search_is_shared_and_its_proxies_are_a_cost(
     entries = json.dumps([
         entry("random", mixture="natural"), entry("winner"), entry("quadmix", mixture="proposal"),
         {**entry("uniform", mixture="uniform"), "charge_search": True},
+        {**entry("own_proxies", mixture="uniform"), "charge_proxies": 7},
         entry("strict", mixture="proposal", selector="threshold", criterion="like_howto", threshold=STRICT),
     ])  # fmt: skip
     done = quadmix(
@@ -37,9 +38,12 @@ def test_a_search_is_shared_and_its_proxies_are_a_cost(
     swarm = len(search.trials) + search.noise.mixtures * (search.noise.seeds - 1)
     confirmed = len(search.confirmation.mixtures) * search.confirmation.seeds
     for name, proxies in (("quadmix", swarm), ("uniform", swarm), ("winner", swarm + confirmed)):
-        searched = next(cost for cost in by_name[name]["costs"] if cost["what"].startswith("search"))
+        searched = next(cost for cost in by_name[name]["costs"] if cost["what"].endswith("of the search"))
         assert searched["tokens"] == proxies * search.tokens_per_trial
     assert by_name["random"]["costs"] == []
+    (own,) = by_name["own_proxies"]["costs"]  # and none of scores that it does not read
+    assert own["tokens"] == 7 * search.tokens_per_trial
+    assert own["flops"] / own["tokens"] == searched["flops"] / searched["tokens"]
     assert "chosen on the halves" in by_name["winner"]["note"]
     assert set(by_name["random"]["bits"]) == {"mean", "encyclopedia", "howto"}
     assert Manifest.load(output).digest == published
