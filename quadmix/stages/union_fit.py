@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from quadmix.selectors.union import UnionPlan, member_quotas, union_plan
 from quadmix.stages.measured import Measured
 
+_RULES = 2  # how members draw and settle; raised when it changes, so that no union of older rules is taken for one
+
 
 @dataclass(frozen=True)
 class UnionFit:
@@ -22,9 +24,9 @@ class UnionFit:
 
     @property
     def digest(self) -> str:
-        """Of all members."""
+        """Of all members and of the rules that put them together."""
         told = {name: (share, selector, fit.digest) for name, (share, selector, fit) in self.members.items()}
-        return json.dumps(told, sort_keys=True)
+        return json.dumps([_RULES, told], sort_keys=True)
 
     def alone(self) -> UnionPlan:
         """Every member takes its share of the whole pool."""
