@@ -45,6 +45,10 @@ OURS = "quadmix"
 MODELS = ("perplexity", "color")  # scorers that run a model: on the corpus they read READ tokens of a document
 READ = 128
 TITLES = {"example": "The shipped pool", "corpus": "350 MB of real text"}
+TOOK = {
+    "example": "49 CPU minutes on a 2.5 GHz Xeon, so less than half an hour on two free cores.",
+    "corpus": "90 CPU minutes on a 2.5 GHz Xeon, annotation, RegMix's own swarm and the search included.",
+}
 COMMANDS = {
     "example": ("quadmix compare configs/compare.yaml",),
     "corpus": (
@@ -141,7 +145,7 @@ def write_page(stored: Path, page: Path) -> None:
             lines += _section(name, found, stored.name)
         else:
             lines += ["Not run yet. The commands:", ""]
-        lines += ["```", *COMMANDS[name], "```"]
+        lines += ["```", *COMMANDS[name], "```", "", TOOK[name]]
     write_atomically(page, ("\n".join(lines) + "\n").encode("utf-8"))
 
 
@@ -153,6 +157,14 @@ def _head() -> Iterator[str]:
         "target models of one size on each selection under the same seeds, and measures them on text that no search "
         "and no scorer saw. Its tables and pictures follow as the command writes them; this page is put together by "
         "[benchmarks/comparison.py](../benchmarks/comparison.py)."
+    )
+    yield ""
+    yield (
+        "Of the rows of QuaDMix's Table 1 (arXiv 2504.16511), random selection, DSIR, RegMix, the criteria mix and QuaDMix "
+        "are here under those names, QuaDMix's targets being these. DCLM's and FineWeb-Edu's rows are top-k by "
+        "classifiers whose weights cannot be shipped: `topk_encyclopedia`, `topk_howto` (and `topk_manual`) are top-k by "
+        "linear classifiers that are trained as DCLM's is. Ask-LLM's row needs a language model on disk: with one, add "
+        "a scorer `{kind: ask_llm, path: MODEL}` and an entry `{selector: topk, mixture: free, criterion: ask_llm}`."
     )
 
 

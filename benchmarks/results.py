@@ -48,6 +48,7 @@ from benchmarks.results_schemes import (
     theta_jobs,
 )
 from benchmarks.results_setting import CRITERIA, SCALES, TARGET_MODEL, run_config
+from quadmix import __version__
 from quadmix.config import RunConfig
 from quadmix.config_proxy import ProxyConfig
 from quadmix.engine import make_engine
@@ -271,7 +272,10 @@ class Run:
         searches: Sequence[tuple[Scheme | None, list[ProxyJob], list[Outcome]]],
     ) -> list[Found]:
         """Proposals of all searches, in their order; those of an earlier run are found in a file."""
-        known = fingerprint(*(json.dumps([asdict(one) for one in outcomes]) for _, _, outcomes in searches))
+        schemes = json.dumps([None if scheme is None else asdict(scheme) for scheme, _, _ in searches], default=dict)
+        known = fingerprint(
+            __version__, schemes, *(json.dumps([asdict(one) for one in outcomes]) for _, _, outcomes in searches)
+        )
         path = self.folder / f"proposals-{known[:16]}.json"
         if not path.is_file():
             done = dict(engine.map(Propose(setting), searches, label="proposing"))

@@ -326,3 +326,11 @@ def test_refusing_takes_under_two_seconds_and_no_jvm(place: Path) -> None:
     assert message.startswith("engine.mastr: unknown key; did you mean 'master'?")
     # CPU time: the wall clock of a busy machine says nothing
     assert float(seconds) < 2.0, f"{seconds} s of CPU, {time.monotonic() - started:.1f} s in all"
+
+
+def test_pairs_of_a_proxy_are_read_like_all_other_values(place: Path) -> None:
+    text = GOOD.format(place=place).replace("trials: 16", "trials: 16, proxy: {preset: tiny, betas: [0.8, 0.99]}")
+    (place / "run.yaml").write_text(text)
+    search = read_config(place / "run.yaml").search
+    assert search is not None
+    assert search.proxy.betas == (0.8, 0.99)
