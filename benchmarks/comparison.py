@@ -160,11 +160,12 @@ def _head() -> Iterator[str]:
     )
     yield ""
     yield (
-        "Of the rows of QuaDMix's Table 1 (arXiv 2504.16511), random selection, DSIR, RegMix, the criteria mix and QuaDMix "
-        "are here under those names, QuaDMix's targets being these. DCLM's and FineWeb-Edu's rows are top-k by "
-        "classifiers whose weights cannot be shipped: `topk_encyclopedia`, `topk_howto` (and `topk_manual`) are top-k by "
-        "linear classifiers that are trained as DCLM's is. Ask-LLM's row needs a language model on disk: with one, add "
-        "a scorer `{kind: ask_llm, path: MODEL}` and an entry `{selector: topk, mixture: free, criterion: ask_llm}`."
+        "Of the rows of QuaDMix's Table 1 (arXiv 2504.16511), random selection, DSIR, RegMix, the criteria mix and "
+        "QuaDMix are here under those names, QuaDMix's targets being these. DCLM's and FineWeb-Edu's rows are top-k by "
+        "classifiers whose weights cannot be shipped: `topk_encyclopedia`, `topk_howto` (and `topk_manual`) are top-k "
+        "by linear classifiers that are trained as DCLM's is. Ask-LLM's row needs a language model on disk: with one, "
+        "add a scorer `{kind: ask_llm, path: MODEL}` and an entry `{selector: topk, mixture: free, criterion: "
+        "ask_llm}`."
     )
 
 
