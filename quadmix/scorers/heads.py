@@ -173,9 +173,10 @@ def _validated(fitted: Components, labels: Floats, predicted: Floats) -> list[di
     )
     found = []
     for k in range(fitted.kept):
-        rank = float(spearmanr(truth[:, k], guess[:, k]).statistic) if np.ptp(guess[:, k]) > 0 else 0.0
+        told = bool(np.ptp(guess[:, k]) > 0 and np.ptp(truth[:, k]) > 0)  # labels that are all alike check nothing
+        rank = float(spearmanr(truth[:, k], guess[:, k]).statistic) if told else 0.0
         error = float(((truth[:, k] - guess[:, k]) ** 2).sum())
-        r2 = 1.0 - error / float(((truth[:, k] - truth[:, k].mean()) ** 2).sum())
+        r2 = 1.0 - error / float(((truth[:, k] - truth[:, k].mean()) ** 2).sum()) if told else 0.0
         found.append({"name": f"component {k + 1}", "spearman": rank, "r2": r2})
     return found
 

@@ -160,7 +160,11 @@ def _comparison(config: RunConfig) -> Estimate:
         f"compare.entries.{one.index} ({one.name!r}): {text}" for one, found in alone for text in found.problems
     ))  # fmt: skip
     for name in ("quad", "odis", "select"):
-        times = [found.seconds[name] for _, found in alone if name in found.seconds]
+        times = [
+            found.seconds[name] * (1 if name != "select" or one.trains else config.compare.seeds)
+            for one, found in alone
+            if name in found.seconds
+        ]
         if times:
             seconds[name] = sum(times)
     models = len(entries) * config.compare.seeds

@@ -83,6 +83,18 @@ def test_a_component_that_the_text_does_not_show_is_refused_unless_asked_for(tmp
     assert fit(tmp_path, pool, "depth", "care", "coin", components=3, least_spearman=-1.0).names[2] == "coin"
 
 
+def test_held_out_labels_that_are_all_alike_check_nothing(tmp_path: Path) -> None:
+    """A correlation with them is no number, and no number is not below a bound either."""
+    read = ListContext(tmp_path, pool=[], paths={"labelled": documents(200, 5, 0.3)}).read_paths(("labelled",), ())
+    alike = {one.id for one in read[4::5]}  # every fifth is held out
+    pool = [
+        Document(one.id, one.text, None, {**one.columns, "depth": 1.0, "care": 2.0} if one.id in alike else one.columns)
+        for one in documents(200, 5, 0.3)
+    ]
+    with pytest.raises(InputError, match=r"do not predict component 1: Spearman 0\.00, R2 0\.00"):
+        fit(tmp_path, pool, "depth", "care")
+
+
 def test_labels_that_are_missing_or_too_few_are_refused(tmp_path: Path) -> None:
     pool = documents(50, 4, 0.3)
     broken = [*pool[:-1], Document(pool[-1].id, pool[-1].text, None, {**pool[-1].columns, "care": None})]
