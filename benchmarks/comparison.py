@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def corpus_values(
     scale = SCALES["full"]
     prepared = prepare_corpus(corpus, work, scale.corpus_share)
     known = {target["name"] for target in example["targets"]}
-    scorers = [{**one, "max_tokens": READ} if one["kind"] in MODELS else one for one in example["annotate"]["scorers"]]
+    scorers = reading_beginnings(example["annotate"]["scorers"])
     entries = [_entry(one, weights) for one in example["compare"]["entries"] if weights or not _weighted(one)]
     criteria = list(example["mixture"]["criteria"])
     for name in TARGETS:
@@ -94,6 +94,11 @@ def corpus_values(
             "eval_tokens": scale.eval_tokens,
         },
     }
+
+
+def reading_beginnings(scorers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same, those that run a model reading `READ` tokens of a document."""
+    return [{**one, "max_tokens": READ} if one["kind"] in MODELS else one for one in scorers]
 
 
 def _weighted(entry: dict[str, Any]) -> bool:
@@ -142,10 +147,10 @@ def write_page(stored: Path, page: Path) -> None:
             if found.diversity is not None:
                 drawn = diversity_against_loss(found)
                 write_atomically(stored / f"{name}-diversity.svg", drawn.encode("utf-8"))
-            lines += _section(name, found, stored.name)
+            lines += [*_section(name, found, stored.name), TOOK[name], ""]
         else:
             lines += ["Not run yet. The commands:", ""]
-        lines += ["```", *COMMANDS[name], "```", "", TOOK[name]]
+        lines += ["```", *COMMANDS[name], "```"]
     write_atomically(page, ("\n".join(lines) + "\n").encode("utf-8"))
 
 

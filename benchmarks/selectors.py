@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.generated_pool import CRITERIA, DOMAINS, documents, table
-from benchmarks.measuring import cpu_of_tree, measure
+from benchmarks.measuring import cpu_of_tree, measure, start_workers
 from quadmix.config import LocalEngineConfig, RunConfig
 from quadmix.config_values import parse_count
 from quadmix.core.summary import PoolSummary
@@ -135,7 +135,7 @@ def run(name: str, folder: Path) -> dict[str, float]:
     quad_stage.measure = quad_without_a_model  # type: ignore[assignment]
     with tempfile.TemporaryDirectory(dir=folder) as output:
         engine: Any = make_engine(LocalEngineConfig(workers=1), Progress.silent())
-        engine.reduce(abs_of, [1, 2], max, label="start-up")  # a worker that has imported what it needs
+        start_workers(engine)
         before = cpu_of_tree()
         if name == "scan":
             tokens = engine.reduce(Scan(RowReader(DOMAINS, ("edu",))), list(annotated.files), _add, label="scan")
@@ -152,10 +152,6 @@ def run(name: str, folder: Path) -> dict[str, float]:
         used = cpu_of_tree() - before
         engine.close()
         return {"cpu": used, "off": taken - budget}
-
-
-def abs_of(number: int) -> int:
-    return abs(number)
 
 
 def _add(first: int, second: int) -> int:

@@ -23,8 +23,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import MODELS, READ
-from benchmarks.measuring import cpu_of_tree, measure
+from benchmarks.comparison import reading_beginnings
+from benchmarks.measuring import cpu_of_tree, measure, start_workers
 from benchmarks.results_corpus import TARGETS, Prepared, prepare_corpus
 from benchmarks.results_setting import TOKENIZER
 from quadmix.config import LocalEngineConfig, RunConfig
@@ -48,7 +48,7 @@ SCORERS: dict[str, dict[str, Any]] = {
 def run(name: str, prepared: Prepared) -> dict[str, float]:
     """Annotate in this process; CPU seconds of it and its worker, and bytes of text in the pool."""
     asked = SCORERS[name]
-    scorers = [{**one, "max_tokens": READ} if one["kind"] in MODELS else one for one in asked.get("scorers", ())]
+    scorers = reading_beginnings(asked.get("scorers", ()))
     output = tempfile.mkdtemp(dir=prepared.folder)
     try:
         config = RunConfig.model_validate(
@@ -66,7 +66,7 @@ def run(name: str, prepared: Prepared) -> dict[str, float]:
             }
         )
         engine: Any = make_engine(LocalEngineConfig(workers=1), Progress.silent())
-        engine.reduce(abs_of, [1, 2], max, label="start-up")  # a worker that has imported what it needs
+        start_workers(engine)
         before = cpu_of_tree()
         annotated = annotate(config, engine, Progress.silent())
         used = cpu_of_tree() - before
@@ -74,10 +74,6 @@ def run(name: str, prepared: Prepared) -> dict[str, float]:
         return {"cpu": used, "bytes": float(annotated.summary.bytes.sum())}
     finally:
         shutil.rmtree(output)
-
-
-def abs_of(number: int) -> int:
-    return abs(number)
 
 
 def main() -> None:
