@@ -6,8 +6,8 @@ sketch's bins. Then sigma(q) of eq. 1, rounded to a multiple of 2**-30: from the
 no processor's last bit can move a document.
 
 A coarse bin that holds more than 1/2048 of the tokens in several documents is split by the 12 bits that the coarse
-key drops, that is, exactly: `heavy_bins` names them, a second pass counts them (`fine_histogram`), `fit_score_map`
-joins both.
+key drops, that is, exactly: `heavy_bins` names them, a second pass counts them (`fine_histogram.FineHistogram`),
+`fit_score_map` joins both.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.core.fine_histogram import FineHistogram
 from quadmix.core.portable import sigmoid
 from quadmix.core.sketch import TokenHistogram, key_score, order_key
 from quadmix.core.summary import COARSE_SHIFT
@@ -26,6 +27,7 @@ from quadmix.core.summary import COARSE_SHIFT
 SIGMA_BITS = 30
 HEAVY_SHARE = 2048
 _FINE = 1 << COARSE_SHIFT
+_BLOCK = 1 << 18  # classes whose logistic is computed at once
 _COARSE = 1 << (32 - COARSE_SHIFT)
 
 Normalisation = Literal["quantile", "zscore", "minmax"]
@@ -53,34 +55,36 @@ class ScoreMap:
 
     def lookup(self) -> ScoreLookup:
         """A table for millions of scores."""
-        return ScoreLookup.of(self)
+        return ScoreLookup.of(self.keys, self.sigma)
 
 
 @dataclass(frozen=True)
 class ScoreLookup:
-    """Scores to sigma by table: one gather a score, a second one in the coarse bins that were split."""
+    """Scores to what belongs to their class by table: one gather a score, a second one in the coarse bins that were
+    split."""
 
-    first: NDArray[np.int32]  # (2**20,) sigma of the coarse bin's scores; -1 - h for the h-th split bin
+    first: NDArray[np.int32]  # (2**20,) the value of the coarse bin's scores; -1 - h for the h-th split bin
     fine: NDArray[np.int32]  # (h, 4096)
 
     @staticmethod
-    def of(score_map: ScoreMap) -> ScoreLookup:
-        sigma = score_map.sigma.astype(np.int32)  # at most 2**30
-        coarse = score_map.keys >> np.uint32(COARSE_SHIFT)
+    def of(keys: NDArray[np.uint32], values: NDArray[np.integer]) -> ScoreLookup:
+        """keys: (k,) ascending, the first order key of every class; values: (k,) from 0 to 2**31 - 1."""
+        narrow = values.astype(np.int32, copy=False)
+        coarse = keys >> np.uint32(COARSE_SHIFT)
         # the last class that starts in or before each coarse bin; bins with classes inside are split below
-        first = sigma[np.maximum(np.cumsum(np.bincount(coarse, minlength=_COARSE)) - 1, 0)]
+        first = narrow[np.maximum(np.cumsum(np.bincount(coarse, minlength=_COARSE)) - 1, 0)]
         # a bin is split where a class starts anywhere but at the bin's first key
-        inner = np.unique(coarse[(score_map.keys & np.uint32(_FINE - 1)) != 0])
+        inner = np.unique(coarse[(keys & np.uint32(_FINE - 1)) != 0])
         fine = np.empty((inner.size, _FINE), dtype=np.int32)
         offsets = np.arange(_FINE, dtype=np.uint32)
         for row, bin_ in enumerate(inner):
-            keys = (bin_ << np.uint32(COARSE_SHIFT)) + offsets
-            fine[row] = sigma[np.maximum(np.searchsorted(score_map.keys, keys, side="right") - 1, 0)]
+            inside = (bin_ << np.uint32(COARSE_SHIFT)) + offsets
+            fine[row] = narrow[np.maximum(np.searchsorted(keys, inside, side="right") - 1, 0)]
             first[bin_] = -1 - row
         return ScoreLookup(first, fine)
 
-    def sigma(self, scores: NDArray[np.float32]) -> NDArray[np.int32]:
-        """(n,) int32 sigma of every score's class, in units of 2**-30."""
+    def find(self, scores: NDArray[np.float32]) -> NDArray[np.int32]:
+        """(n,) int32 the value of every score's class."""
         keys = order_key(scores)
         found: NDArray[np.int32] = self.first[keys >> np.uint32(COARSE_SHIFT)]
         split = np.flatnonzero(found < 0)
@@ -95,40 +99,43 @@ def heavy_bins(sketch: TokenHistogram) -> NDArray[np.int64]:
     return sketch.bins[heavy]
 
 
-def fine_histogram(
-    scores: NDArray[np.float32], n_tokens: NDArray[np.int64], heavy: NDArray[np.int64]
-) -> TokenHistogram:
-    """Histogram over full order keys of the documents whose coarse bin is in `heavy`."""
-    keys = order_key(scores)
-    chosen = np.zeros(_COARSE, dtype=bool)
-    chosen[heavy] = True
-    inside = chosen[keys >> np.uint32(COARSE_SHIFT)]
-    return TokenHistogram.of(keys[inside].astype(np.int64), n_tokens[inside])
-
-
 def fit_score_map(
-    criterion: str, sketch: TokenHistogram, fine: TokenHistogram, normalisation: Normalisation = "quantile"
+    criterion: str, sketch: TokenHistogram, fine: FineHistogram, normalisation: Normalisation = "quantile"
 ) -> ScoreMap:
     """Freeze the map of one criterion. sketch: coarse, of the whole pool; fine: of its `heavy_bins`."""
     if not sketch.bins.size:
         raise ValueError(f"criterion {criterion!r} has no document to be fitted on")
-    heavy = np.isin(sketch.bins, heavy_bins(sketch))
-    coarse = sketch.bins[~heavy] << COARSE_SHIFT
-    keys = np.concatenate([coarse, fine.bins])
-    docs = np.concatenate([sketch.docs[~heavy], fine.docs])
-    tokens = np.concatenate([sketch.tokens[~heavy], fine.tokens])
-    # a coarse class stands for its middle score, a fine one for its only score
-    middle = np.concatenate([coarse + (_FINE >> 1), fine.bins])
-    exact = np.concatenate([np.zeros(coarse.size, dtype=bool), np.ones(fine.bins.size, dtype=bool)])
-    order = np.argsort(keys, kind="stable")
-    keys, docs, tokens, middle, exact = keys[order], docs[order], tokens[order], middle[order], exact[order]
-    scores = key_score(middle.astype(np.uint32)).astype(np.float64)
-    normalised = _normalise(scores, tokens, normalisation)
-    sigma = np.rint(sigmoid(normalised) * float(1 << SIGMA_BITS)).astype(np.int64)
-    mixed = ~exact & (docs > 1)
-    total = int(tokens.sum())
-    resolution = float(tokens[mixed].max()) / total if mixed.any() and total else 0.0
-    return ScoreMap(criterion, keys.astype(np.uint32), normalised, sigma, resolution)
+    classes = score_classes(sketch, fine)
+    normalised = _normalise(classes, normalisation)
+    sigma = np.empty(normalised.size, dtype=np.int64)
+    for start in range(0, sigma.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        sigma[part] = np.rint(sigmoid(normalised[part]) * float(1 << SIGMA_BITS))
+    return ScoreMap(criterion, classes.keys, normalised, sigma, classes.resolution)
+
+
+@dataclass(frozen=True)
+class ScoreClasses:
+    """The classes of a pool's scores. keys: (k,) uint32, ascending, the first order key of each; tokens: (k,) int64 in
+    it; single: (k,) bool, it is one score, of a split bin; resolution: see `ScoreMap`."""
+
+    keys: NDArray[np.uint32]
+    tokens: NDArray[np.int64]
+    single: NDArray[np.bool_]
+    resolution: float
+
+
+def score_classes(sketch: TokenHistogram, fine: FineHistogram) -> ScoreClasses:
+    """The coarse bins that are not split and the single scores of those that are."""
+    whole = ~np.isin(sketch.bins, fine.heavy)
+    coarse, tokens = (sketch.bins[whole] << COARSE_SHIFT).astype(np.uint32), sketch.tokens[whole]
+    keys = fine.keys
+    place = np.searchsorted(keys, coarse)
+    several = sketch.docs[whole] > 1
+    total = sketch.total_tokens
+    resolution = float(tokens[several].max()) / total if several.any() and total else 0.0
+    single = np.insert(np.ones(keys.size, dtype=np.bool_), place, False)
+    return ScoreClasses(np.insert(keys, place, coarse), np.insert(fine.counts, place, tokens), single, resolution)
 
 
 def save_score_maps(path: str, maps: tuple[ScoreMap, ...]) -> None:
@@ -159,14 +166,17 @@ def _from_arrays(name: str, stored: Mapping[str, NDArray[np.generic]]) -> ScoreM
     )
 
 
-def _normalise(
-    scores: NDArray[np.float64], tokens: NDArray[np.int64], normalisation: Normalisation
-) -> NDArray[np.float64]:
+def _normalise(classes: ScoreClasses, normalisation: Normalisation) -> NDArray[np.float64]:
+    tokens = classes.tokens
     total = int(tokens.sum())
     if normalisation == "quantile":
-        below = np.cumsum(tokens) - tokens
-        # (2 * below + tokens) / (2 * total) from integers: one rounding, the same everywhere
-        return (2 * below + tokens).astype(np.float64) / float(2 * max(total, 1))
+        rank = np.cumsum(tokens)  # 2 * below + tokens, from integers: one rounding, the same everywhere
+        rank *= 2
+        rank -= tokens
+        return rank / float(2 * max(total, 1))
+    # a coarse class stands for its middle score, a single score for itself
+    middle = classes.keys + np.where(classes.single, np.uint32(0), np.uint32(_FINE >> 1))
+    scores = key_score(middle).astype(np.float64)
     if normalisation == "minmax":
         low, high = scores[0], scores[-1]
         return (scores - low) / (high - low) if high > low else np.full_like(scores, 0.5)

@@ -84,7 +84,7 @@ class Membership:
         """(n, K) quantiles of (n, K) component values, in units of 2**-30; higher is better."""
         found = np.empty(values.shape, dtype=np.int32, order="F")
         for k, lookup in enumerate(self.lookups):
-            found[:, k] = lookup.sigma(np.ascontiguousarray(values[:, k]))
+            found[:, k] = lookup.find(np.ascontiguousarray(values[:, k]))
         return found
 
     def component(self, quantiles: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -96,10 +96,7 @@ class Membership:
 
 def quantile_lookup(score_map: ScoreMap) -> ScoreLookup:
     """A table from values to quantiles in units of 2**-30."""
-    units = np.rint(score_map.normalised * _UNIT).astype(np.int64)
-    return ScoreLookup.of(
-        ScoreMap(score_map.criterion, score_map.keys, score_map.normalised, units, score_map.resolution)
-    )
+    return ScoreLookup.of(score_map.keys, np.rint(score_map.normalised * _UNIT).astype(np.int32))
 
 
 def in_units(quantile: float) -> int:

@@ -59,7 +59,7 @@ class QualityBinning:
         """(n,) cell of every document."""
         sigma = np.empty((len(batch), len(self.lookups)), dtype=np.int32, order="F")
         for column, lookup in enumerate(self.lookups):
-            sigma[:, column] = lookup.sigma(np.ascontiguousarray(batch.scores[:, column]))
+            sigma[:, column] = lookup.find(np.ascontiguousarray(batch.scores[:, column]))
         cells = integer_quality(sigma, self.weights, batch.domain)
         cells >>= self.shift[batch.domain]
         cells += (self.base[:-1] - self.low)[batch.domain]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.config import MixtureConfig, Theta
-from quadmix.core.normalise import ScoreMap, fine_histogram, fit_score_map, heavy_bins
+from quadmix.core.fine_histogram import FineHistogram
+from quadmix.core.normalise import ScoreMap, fit_score_map, heavy_bins
 from quadmix.core.sketch import TokenHistogram
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.base import Engine, Shared
@@ -18,6 +19,7 @@ from quadmix.selectors.quadmix import QuadmixPlan, QualityBinning, fit_quadmix, 
 from quadmix.stages.rows import RowReader
 
 Histograms = tuple[TokenHistogram, ...]
+FineHistograms = tuple[FineHistogram, ...]
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,13 @@ class FineTask:
     reader: RowReader
     heavy: Shared[tuple[NDArray[np.int64], ...]]
 
-    def __call__(self, paths: Sequence[str]) -> Histograms:
-        batches = [batch for path in paths for batch, _ in self.reader.batches(path)]
-        tokens = np.concatenate([batch.n_tokens for batch in batches])
-        return tuple(
-            fine_histogram(np.concatenate([batch.scores[:, column] for batch in batches]), tokens, bins)
-            for column, bins in enumerate(self.heavy.get())
-        )
+    def __call__(self, paths: Sequence[str]) -> FineHistograms:
+        found = tuple(FineHistogram.empty(bins) for bins in self.heavy.get())
+        for path in paths:
+            for batch, _ in self.reader.batches(path):
+                for column, histogram in enumerate(found):
+                    histogram.add(batch.scores[:, column], batch.n_tokens)
+        return found
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,26 @@ def merge_histograms(first: Histograms, second: Histograms) -> Histograms:
     return tuple(one.merge(other) for one, other in zip(first, second, strict=True))
 
 
+def merge_fine(first: FineHistograms, second: FineHistograms) -> FineHistograms:
+    return tuple(one.merge(other) for one, other in zip(first, second, strict=True))
+
+
 def merge_histogram(first: TokenHistogram, second: TokenHistogram) -> TokenHistogram:
     return first.merge(second)
 
 
 def score_histograms(
     engine: Engine, packs: Sequence[Sequence[str]], summary: PoolSummary, criteria: Sequence[str]
-) -> tuple[Histograms, Histograms]:
+) -> tuple[Histograms, FineHistograms]:
     """(coarse, exact in over-full bins) histogram of each score of the pool; a pass only where bins are over-full."""
     sketches = tuple(summary.sketches[summary.criteria.index(name)] for name in criteria)
     heavy = tuple(heavy_bins(sketch) for sketch in sketches)
-    fine = [TokenHistogram.empty() for _ in sketches]
+    fine = [FineHistogram.empty() for _ in sketches]
     split = [index for index, bins in enumerate(heavy) if bins.size]
     if split:
         reader = RowReader(summary.domains, tuple(criteria[index] for index in split), hashes=False)
         task = FineTask(reader, engine.share(tuple(heavy[index] for index in split)))
-        found = engine.reduce(task, packs, merge_histograms, label="score maps")
+        found = engine.reduce(task, packs, merge_fine, label="score maps")
         for index, histogram in zip(split, found, strict=True):
             fine[index] = histogram
     return sketches, tuple(fine)

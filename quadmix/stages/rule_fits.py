@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.config_rules import DensityConfig, GumbelConfig, RuleSettings, ThresholdConfig
+from quadmix.core.fine_histogram import FineHistogram
+from quadmix.core.normalise import score_classes
 from quadmix.core.score_depth import ScoreDepth
 from quadmix.core.sketch import TokenHistogram, key_score, order_key
 from quadmix.core.summary import COARSE_SHIFT, PoolSummary
@@ -98,7 +100,7 @@ class RuleFit:
     def _clusters(self) -> ClusterTable:
         return cluster_table(self.engine, [path for pack in self.packs for path in pack], self.summary.domains)
 
-    def histograms(self, criteria: Sequence[str]) -> list[tuple[TokenHistogram, TokenHistogram]]:
+    def histograms(self, criteria: Sequence[str]) -> list[tuple[TokenHistogram, FineHistogram]]:
         """(coarse, exact) of each score."""
         return list(zip(*score_histograms(self.engine, self.packs, self.summary, criteria), strict=True))
 
@@ -123,13 +125,13 @@ def add(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64
     return first + second
 
 
-def score_at(quantile: float, sketch: TokenHistogram, fine: TokenHistogram) -> float:
+def score_at(quantile: float, sketch: TokenHistogram, fine: FineHistogram) -> float:
     """The score at a token-weighted quantile: the first score of the first class up to which the pool has that share
     of its tokens. What scores at least as much holds the rest of the tokens or more."""
-    depth = ScoreDepth.of(sketch, fine)
-    upto = np.cumsum(depth.tokens).astype(np.float64)
-    place = int(np.flatnonzero(upto >= quantile * float(depth.reaching[0]))[0])
-    return float(key_score(depth.keys[place : place + 1].astype(np.uint32))[0])
+    classes = score_classes(sketch, fine)
+    upto = np.cumsum(classes.tokens)
+    place = int(np.flatnonzero(upto.astype(np.float64) >= quantile * float(upto[-1]))[0])
+    return float(key_score(classes.keys[place : place + 1])[0])
 
 
 def _random(fit: RuleFit) -> Rule:

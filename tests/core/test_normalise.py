@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quadmix.core.fine_histogram import FineHistogram
 from quadmix.core.normalise import (
     SIGMA_BITS,
     ScoreMap,
-    fine_histogram,
     fit_score_map,
     heavy_bins,
     load_score_maps,
@@ -36,7 +36,7 @@ scores_of = st.lists(
 
 def fit(scores: np.ndarray, tokens: np.ndarray, normalisation: str = "quantile") -> ScoreMap:
     sketch = TokenHistogram.of(order_key(scores) >> np.uint32(COARSE_SHIFT), tokens)
-    fine = fine_histogram(scores, tokens, heavy_bins(sketch))
+    fine = FineHistogram.of(scores, tokens, heavy_bins(sketch))
     return fit_score_map("q", sketch, fine, normalisation)  # type: ignore[arg-type]
 
 
@@ -91,7 +91,7 @@ def test_the_table_finds_the_class_that_the_search_finds(rows: list[tuple[float,
     lookup = found.lookup()
     near = np.concatenate([scores, np.nextafter(scores, np.float32(np.inf)), np.nextafter(scores, np.float32(-1e38))])
     asked = np.concatenate([near, np.array(unseen, dtype=np.float32), np.float32([0.0, -0.0, 3.4e38, -3.4e38])])
-    assert np.array_equal(lookup.sigma(asked), found.sigma[found.classes(asked)])
+    assert np.array_equal(lookup.find(asked), found.sigma[found.classes(asked)])
 
 
 def test_the_table_keeps_several_split_bins_apart() -> None:
@@ -101,7 +101,7 @@ def test_the_table_keeps_several_split_bins_apart() -> None:
     lookup = found.lookup()
     assert lookup.fine.shape[0] == 4
     every = np.concatenate([scores, np.nextafter(scores, np.float32(100)), np.nextafter(scores, np.float32(-100))])
-    assert np.array_equal(lookup.sigma(every), found.sigma[found.classes(every)])
+    assert np.array_equal(lookup.find(every), found.sigma[found.classes(every)])
 
 
 @settings(max_examples=30)
@@ -137,7 +137,7 @@ def test_one_document_or_a_constant_score_is_no_special_case(normalisation: str)
 
 def test_a_criterion_without_documents_is_refused() -> None:
     with pytest.raises(ValueError, match="no document"):
-        fit_score_map("q", TokenHistogram.empty(), TokenHistogram.empty())
+        fit_score_map("q", TokenHistogram.empty(), FineHistogram.empty())
 
 
 def test_a_giant_document_alone_in_its_bin_needs_no_second_pass() -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from quadmix.config import ConstraintsConfig, MixtureConfig
-from quadmix.core.normalise import fine_histogram, fit_score_map, heavy_bins
+from quadmix.core.fine_histogram import FineHistogram
+from quadmix.core.normalise import fit_score_map, heavy_bins
 from quadmix.core.param_space import Params, ParamSpace, sample_params
 from quadmix.core.summary import PoolSummary
 from quadmix.errors import BudgetError, ConfigError
@@ -48,7 +49,7 @@ class Pool:
         self.tokens = self.summary.tokens
         columns = [np.ascontiguousarray(self.scores[:, n]) for n in range(2)]
         self.maps = tuple(
-            fit_score_map(name, sketch, fine_histogram(column, sizes, heavy_bins(sketch)))
+            fit_score_map(name, sketch, FineHistogram.of(column, sizes, heavy_bins(sketch)))
             for name, sketch, column in zip(CRITERIA, self.summary.sketches, columns, strict=True)
         )
 

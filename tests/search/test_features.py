@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quadmix.config import MixtureConfig
-from quadmix.core.normalise import fine_histogram, fit_score_map, heavy_bins
+from quadmix.core.fine_histogram import FineHistogram
+from quadmix.core.normalise import fit_score_map, heavy_bins
 from quadmix.core.param_space import ParamSpace, sample_params
 from quadmix.core.summary import PoolSummary
 from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_form, with_quality
@@ -32,7 +33,7 @@ class Pool:
         sizes = self.n_tokens
         self.summary = PoolSummary.of_rows(DOMAINS, self.domain, sizes, sizes, self.scores, CRITERIA)
         self.maps = tuple(
-            fit_score_map(name, sketch, fine_histogram(self.column(n), sizes, heavy_bins(sketch)))
+            fit_score_map(name, sketch, FineHistogram.of(self.column(n), sizes, heavy_bins(sketch)))
             for n, (name, sketch) in enumerate(zip(CRITERIA, self.summary.sketches, strict=True))
         )
         self.normalised = np.stack([m.normalised[m.classes(self.column(n))] for n, m in enumerate(self.maps)], axis=1)

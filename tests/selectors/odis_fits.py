@@ -9,7 +9,8 @@ import numpy as np
 
 from quadmix.core.components import principal_components
 from quadmix.core.cross_moments import CrossMoments
-from quadmix.core.normalise import ScoreMap, fine_histogram, fit_score_map, heavy_bins
+from quadmix.core.fine_histogram import FineHistogram
+from quadmix.core.normalise import ScoreMap, fit_score_map, heavy_bins
 from quadmix.core.sketch import TokenHistogram
 from quadmix.hashing import hash_words
 from quadmix.selectors.base import DocBatch
@@ -78,9 +79,10 @@ def fit(
 
 
 def component_map(k: int, values: Sequence[np.ndarray], pieces: Sequence[DocBatch]) -> ScoreMap:
-    sketch = fine = TokenHistogram.empty()
+    sketch = TokenHistogram.empty()
     for value, piece in zip(values, pieces, strict=True):
         sketch = sketch.merge(component_histograms(value, piece.n_tokens)[k])
+    fine = FineHistogram.empty(heavy_bins(sketch))
     for value, piece in zip(values, pieces, strict=True):
-        fine = fine.merge(fine_histogram(np.ascontiguousarray(value[:, k]), piece.n_tokens, heavy_bins(sketch)))
+        fine.add(value[:, k], piece.n_tokens)
     return fit_score_map(f"PC{k + 1}", sketch, fine)

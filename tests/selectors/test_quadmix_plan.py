@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quadmix.core.budget import copies_taken
+from quadmix.core.fine_histogram import FineHistogram
 from quadmix.core.mixture import expected_tokens
-from quadmix.core.normalise import fine_histogram, fit_score_map, heavy_bins
+from quadmix.core.normalise import fit_score_map, heavy_bins
 from quadmix.core.param_space import Params, ParamSpace, sample_params
 from quadmix.core.quality import merged_quality, quality_interval
 from quadmix.core.sampling import draw_copies, interval_mean, sampling_value
@@ -41,7 +42,7 @@ def fit(batch: DocBatch, params: Params, budget: int, *, max_copies: int = 4, **
     for column, name in enumerate(CRITERIA):
         scores = np.ascontiguousarray(batch.scores[:, column])
         sketch = TokenHistogram.of(order_key(scores) >> np.uint32(COARSE_SHIFT), batch.n_tokens)
-        maps.append(fit_score_map(name, sketch, fine_histogram(scores, batch.n_tokens, heavy_bins(sketch))))
+        maps.append(fit_score_map(name, sketch, FineHistogram.of(scores, batch.n_tokens, heavy_bins(sketch))))
     docs = np.bincount(batch.domain, minlength=3).astype(np.int64)
     binning = QualityBinning.of(tuple(maps), params.merge_weights[0], docs)
     return fit_quadmix(
@@ -279,7 +280,7 @@ def test_fitting_fifty_thousand_domains_takes_little_memory() -> None:
     batch = DocBatch(hash_words(np.arange(n, dtype=np.uint64), 0), domain, rng.integers(1, 500, n), normal)
     scores = np.ascontiguousarray(batch.scores[:, 0])
     sketch = TokenHistogram.of(order_key(scores) >> np.uint32(COARSE_SHIFT), batch.n_tokens)
-    score_map = fit_score_map("q", sketch, fine_histogram(scores, batch.n_tokens, heavy_bins(sketch)))
+    score_map = fit_score_map("q", sketch, FineHistogram.of(scores, batch.n_tokens, heavy_bins(sketch)))
     params = sample_params(ParamSpace(m, 1), 1, 0)
     binning = QualityBinning.of((score_map,), params.merge_weights[0], np.bincount(domain).astype(np.int64))
     tokens = np.bincount(domain, weights=batch.n_tokens).astype(np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from quadmix.config_rules import MemberConfig
+from quadmix.core.fine_histogram import FineHistogram
 from quadmix.core.normalise import heavy_bins
 from quadmix.core.score_depth import ScoreDepth
 from quadmix.core.sketch import TokenHistogram, order_key
@@ -334,14 +335,13 @@ def test_a_rating_has_its_part_in_a_criteria_mix(tmp_path: Path) -> None:
     n = 1_000
     scores = np.stack([np.arange(n) % 2, rng.normal(size=n)], axis=1).astype(np.float32)
     hashes = hash_words(np.arange(n, dtype=np.uint64), 5)
-    order = order_key(np.ascontiguousarray(scores.T)).astype(np.int64)
     tokens = np.full(n, 10)
-    sketches = [TokenHistogram.of(one >> COARSE_SHIFT, tokens) for one in order]
-    crowded = [np.isin(one >> COARSE_SHIFT, heavy_bins(sketch)) for one, sketch in zip(order, sketches, strict=True)]
-    fine = [TokenHistogram.of(one[here], tokens[here]) for one, here in zip(order, crowded, strict=True)]
-    depths = tuple(ScoreDepth.of(sketch, own) for sketch, own in zip(sketches, fine, strict=True))
+    depths = []
+    for column in np.ascontiguousarray(scores.T):
+        sketch = TokenHistogram.of(order_key(column) >> COARSE_SHIFT, tokens)
+        depths.append(ScoreDepth.of(sketch, FineHistogram.of(column, tokens, heavy_bins(sketch))))
     batch = DocBatch(hashes, np.zeros(n, np.int32), tokens, scores)
-    plan = rule_plan(CriteriaMix(("rating", "score"), (1.0, 1.0), depths), 2_000, 10_000)
+    plan = rule_plan(CriteriaMix(("rating", "score"), (1.0, 1.0), tuple(depths)), 2_000, 10_000)
     found = select(plan, batch, uniform(hashes, 9, "select")).astype(bool)
     best = set(np.argsort(-scores[:, 1])[:100].tolist())
     assert best <= set(np.flatnonzero(found))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from quadmix.config import MixtureConfig
 from quadmix.config_proxy import ProxyConfig
-from quadmix.core.normalise import fine_histogram, fit_score_map, heavy_bins
+from quadmix.core.fine_histogram import FineHistogram
+from quadmix.core.normalise import fit_score_map, heavy_bins
 from quadmix.core.param_space import Params
 from quadmix.core.sketch import TokenHistogram, order_key
 from quadmix.core.summary import COARSE_SHIFT
@@ -37,7 +38,7 @@ def sample_of(docs: tuple[int, ...] = DOCS, seed: int = 0) -> Sample:
     tokens = (rng.lognormal(5.3, 0.8, n) + 1).astype(np.int64)
     scores = rng.normal(size=n).astype(np.float32)
     sketch = TokenHistogram.of(order_key(scores) >> np.uint32(COARSE_SHIFT), tokens)
-    maps = (fit_score_map("score", sketch, fine_histogram(scores, tokens, heavy_bins(sketch))),)
+    maps = (fit_score_map("score", sketch, FineHistogram.of(scores, tokens, heavy_bins(sketch))),)
     normalised = maps[0].normalised[maps[0].classes(scores)][:, None]
     by_domain = np.bincount(domain, weights=tokens, minlength=3).astype(np.int64)
     return Sample(

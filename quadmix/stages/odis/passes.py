@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from quadmix.core.components import Components, Projection, principal_components
 from quadmix.core.cross_moments import CrossMoments, exponent_of
-from quadmix.core.normalise import ScoreMap, fine_histogram, fit_score_map, heavy_bins
+from quadmix.core.fine_histogram import FineHistogram
+from quadmix.core.normalise import ScoreMap, fit_score_map, heavy_bins
 from quadmix.core.sketch import TokenHistogram
 from quadmix.core.summary import PoolSummary
 from quadmix.engine.base import Engine, Shared
 from quadmix.errors import InputError
 from quadmix.selectors.odis import Census, Membership, Rules, component_histograms
 from quadmix.selectors.odis_outcome import component_name
-from quadmix.stages.fitting import Histograms, merge_histograms
+from quadmix.stages.fitting import FineHistograms, Histograms, merge_fine, merge_histograms
 from quadmix.stages.odis.examples import Ends
 from quadmix.stages.rows import RowReader
 
@@ -68,17 +69,14 @@ class CountFine:
     projection: Projection
     heavy: Shared[tuple[NDArray[np.int64], ...]]
 
-    def __call__(self, paths: Sequence[str]) -> Histograms:
-        total: Histograms = (TokenHistogram.empty(),) * len(self.projection)
+    def __call__(self, paths: Sequence[str]) -> FineHistograms:
+        found = tuple(FineHistogram.empty(bins) for bins in self.heavy.get())
         for path in paths:
             for batch, _ in self.reader.batches(path):
                 values = self.projection.apply(batch.scores)
-                found = tuple(
-                    fine_histogram(np.ascontiguousarray(values[:, k]), batch.n_tokens, bins)
-                    for k, bins in enumerate(self.heavy.get())
-                )
-                total = merge_histograms(total, found)
-        return total
+                for k, histogram in enumerate(found):
+                    histogram.add(values[:, k], batch.n_tokens)
+        return found
 
 
 @dataclass(frozen=True)
@@ -135,10 +133,10 @@ def fit_quantiles(
         CountComponents(reader, projection), packs, merge_histograms, label="odis: histograms of the components"
     )
     heavy = tuple(heavy_bins(sketch) for sketch in coarse)
-    fine: Histograms = (TokenHistogram.empty(),) * len(projection)
+    fine: FineHistograms = (FineHistogram.empty(),) * len(projection)
     if any(bins.size for bins in heavy):
         task = CountFine(reader, projection, engine.share(heavy))
-        fine = engine.reduce(task, packs, merge_histograms, label="odis: quantiles of the components")
+        fine = engine.reduce(task, packs, merge_fine, label="odis: quantiles of the components")
     return tuple(
         fit_score_map(component_name(k), sketch, exact)
         for k, (sketch, exact) in enumerate(zip(coarse, fine, strict=True))
