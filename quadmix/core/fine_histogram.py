@@ -62,8 +62,8 @@ class FineHistogram:
     @property
     def keys(self) -> NDArray[np.uint32]:
         """(k,) order key of every score that is there, ascending."""
-        row, offset = np.nonzero(self.seen)
-        return ((self.heavy[row] << COARSE_SHIFT) + offset).astype(np.uint32)
+        first = (self.heavy << COARSE_SHIFT).astype(np.uint32)
+        return (first[:, None] + np.arange(_FINE, dtype=np.uint32))[self.seen]
 
     @property
     def counts(self) -> NDArray[np.int64]:

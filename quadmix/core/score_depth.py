@@ -22,11 +22,10 @@ _SPAN = 1 << COARSE_SHIFT  # order keys of a class of several scores
 
 @dataclass(frozen=True)
 class ScoreDepth:
-    """Of k classes, the worst first. keys: (k,) uint32 order key at which each begins; single: (k,) bool, it is one
-    score; reaching: (k + 1,) int64 tokens of the pool from its first score on, and 0."""
+    """Of k classes, the worst first. single: (k,) bool, it is one score (otherwise a whole coarse bin); reaching:
+    (k + 1,) int64 tokens of the pool from its first score on, and 0."""
 
     lookup: ScoreLookup
-    keys: NDArray[np.uint32]
     single: NDArray[np.bool_]
     reaching: NDArray[np.int64]
 
@@ -37,13 +36,12 @@ class ScoreDepth:
         lookup = ScoreLookup.of(classes.keys, np.arange(classes.keys.size, dtype=np.int32))
         reaching = np.zeros(classes.keys.size + 1, dtype=np.int64)
         np.cumsum(classes.tokens[::-1], out=reaching[-2::-1])
-        return ScoreDepth(lookup, classes.keys, classes.single, reaching)
+        return ScoreDepth(lookup, classes.single, reaching)
 
     def depth(self, scores: NDArray[np.float32], u: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) in (0, 1]; of scores of the pool. u: (n,) the documents' draws; the smaller, the less deep."""
         at = self.lookup.find(scores)
-        offset = np.clip(order_key(scores).astype(np.int64) - self.keys[at], 0, _SPAN - 1)
-        part = np.where(self.single[at], 1.0 - u, offset / _SPAN)
+        part = np.where(self.single[at], 1.0 - u, (order_key(scores) & np.uint32(_SPAN - 1)) / _SPAN)
         tokens = self.reaching[at] - self.reaching[at + 1]
         found: NDArray[np.float64] = (self.reaching[at] - tokens.astype(np.float64) * part) / float(self.reaching[0])
         return found
