@@ -1,21 +1,24 @@
 """What scorers that read text cost per GB of it, how that grows with the pool, and memory.
 
-    python build_corpus.py CORPUS                                    # see docs/results.md
-    python -m benchmarks.text_scorers --corpus CORPUS --work WORK [--shares 0.25,1] [--scorers dsir,density,...]
+    python build_corpus.py CORPUS --max-mb 100                       # see docs/results.md; 40 gives 300 MB at most
+    python -m benchmarks.text_scorers --corpus CORPUS --work WORK [--megabytes 100,400] [--scorers dsir,density,...]
 
-Each scorer annotates the pool of the results page (300 MB of the corpus in 18 sources; shares of it are drawn by
-document) by the `annotate` stage itself, on the local engine with one worker: reading, checking, hashing, counting
+Each scorer annotates a pool of that much of the corpus' text (15 sources, documents drawn by hash; all of it where it
+has less) by the `annotate` stage itself, on the local engine with one worker: reading, checking, hashing, counting
 tokens, fitting the scorer, scoring, writing. `bare` does all that without a scorer. Each runs in a process of its own;
 CPU seconds are of the process and its worker, from the first byte read on; fitting on a sample of the pool is among
-them, as is a proxy's training. Models read 128 tokens of a document.
+them, as is a proxy's training. Models read 128 tokens of a document. `heads`, which ODiS' learned dimensions come from,
+learn two labels of 2,000 documents. The encoder and the language model asked (a Llama of random weights) are as small
+as models get and read 32 tokens: what larger ones cost is their own matter.
 
 Growth is seconds a GB in the largest pool over those in the smallest; 1 is linear, less than 1 where fitting, which
-does not grow, is part of the cost.
+does not grow, is part of the cost. The bar is 1.1.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
@@ -29,26 +32,38 @@ from benchmarks.results_corpus import TARGETS, Prepared, prepare_corpus
 from benchmarks.results_setting import TOKENIZER
 from quadmix.config import LocalEngineConfig, RunConfig
 from quadmix.engine import make_engine
+from quadmix.manifest.durable import write_atomically
 from quadmix.progress import Progress
 from quadmix.stages.annotate import annotate
 
 ALL = [f"target:{name}" for name in TARGETS]
+LABELLED, LANGUAGE_MODEL = "labelled.jsonl", "language-model"
+LABELS = {"word_length": "word_length", "plainness": "plainness"}
+BAR = 1.1
+LITTLE = 32  # tokens of a document that the next two read: they are here for growth and memory, not for their price
+ENCODER = {"kind": "encoder", "d_model": 32, "layers": 1, "heads": 2, "d_ff": 64, "max_tokens": LITTLE}
+ASKED = {"prompt": "{text}\nUseful?", "max_tokens": LITTLE, "yes": [" is"], "no": [" no"]}
 SCORERS: dict[str, dict[str, Any]] = {
     "bare": {},
     "heuristics": {"scorers": [{"kind": "heuristics", "outputs": ["heuristic_quality"]}]},
+    "prose": {"scorers": [{"kind": "prose"}]},
+    "rarity": {"scorers": [{"kind": "rarity"}]},
     "linear": {"scorers": [{"kind": "linear", "name": "like", "positives": ALL}]},
     "perplexity": {"scorers": [{"kind": "perplexity", "train_on": ["pool"]}]},
     "dsir": {"scorers": [{"kind": "dsir", "targets": ALL}]},
     "density": {"scorers": [{"kind": "density"}]},
     "color": {"scorers": [{"kind": "color", "targets": ALL}]},
     "clusters": {"clusters": {"kind": "embeddings"}},
+    "heads, ridge": {"scorers": [{"kind": "heads"}]},
+    "heads, encoder": {"scorers": [{"kind": "heads", "model": ENCODER}]},
+    "ask_llm": {"scorers": [{"kind": "ask_llm", **ASKED}]},
 }
 
 
 def run(name: str, prepared: Prepared) -> dict[str, float]:
     """Annotate in this process; CPU seconds of it and its worker, and bytes of text in the pool."""
     asked = SCORERS[name]
-    scorers = reading_beginnings(asked.get("scorers", ()))
+    scorers = [_with_files(one, prepared.folder) for one in reading_beginnings(asked.get("scorers", ()))]
     output = tempfile.mkdtemp(dir=prepared.folder)
     try:
         config = RunConfig.model_validate(
@@ -76,24 +91,57 @@ def run(name: str, prepared: Prepared) -> dict[str, float]:
         shutil.rmtree(output)
 
 
+def _with_files(scorer: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if scorer["kind"] == "heads":
+        found = {"labelled": [str(folder / LABELLED)], "labels": LABELS, "least_spearman": -1.0, "components": 2}
+        return {**scorer, **found}
+    return {**scorer, "path": str(folder / LANGUAGE_MODEL)} if scorer["kind"] == "ask_llm" else scorer
+
+
+def write_labelled(prepared: Prepared) -> None:
+    """2,000 documents of the pool and two labels that any reader could give."""
+    rows = []
+    for path in sorted(prepared.pool.glob("*.jsonl")):
+        with open(path, "rb") as lines:
+            rows += [json.loads(line) for line in itertools.islice(lines, 200)]
+    for row in rows:
+        words = row["text"].split()
+        row["word_length"] = sum(map(len, words)) / len(words)
+        row["plainness"] = sum(letter.isalpha() or letter.isspace() for letter in row["text"]) / len(row["text"])
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:2_000])
+    write_atomically(prepared.folder / LABELLED, text.encode("utf-8"))
+
+
+def write_language_model(folder: Path) -> None:
+    """A causal language model with the run's tokenizer and random weights, as a Hugging Face folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    fast = PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZER))
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(fast), max_position_embeddings=1024, **sizes)).save_pretrained(folder)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--corpus", required=True, type=Path, help="the folder that the corpus' build script wrote")
     arguments.add_argument("--work", required=True, type=Path, help="where the pools are written and kept")
-    arguments.add_argument("--shares", default="0.25,1", help="of the corpus' documents")
-    arguments.add_argument("--scorers", default=",".join(SCORERS))
+    arguments.add_argument("--megabytes", default="100,400", help="of text in the pools")
+    arguments.add_argument("--scorers", default=";".join(SCORERS), help="separated by semicolons")
     arguments.add_argument("--run", choices=sorted(SCORERS), help="one, in this process")
     given = arguments.parse_args()
-    names, shares = given.scorers.split(","), [float(share) for share in given.shares.split(",")]
+    names, sizes = given.scorers.split(";"), [float(size) for size in given.megabytes.split(",")]
     if given.run:
-        print(json.dumps(run(given.run, prepare(given, shares[0]))))
+        print(json.dumps(run(given.run, prepare(given, sizes[0]))))
         return
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    sizes = []
-    for share in shares:
-        prepare(given, share)
+    found_sizes = []
+    for size in sizes:
+        prepare(given, size)
         for name in names:
-            script = [sys.executable, "-m", "benchmarks.text_scorers", "--run", name, "--shares", str(share)]
+            script = [sys.executable, "-m", "benchmarks.text_scorers", "--run", name, "--megabytes", str(size)]
             found = measure(
                 [*script, "--corpus", str(given.corpus.resolve()), "--work", str(given.work.resolve())],
                 {"OMP_NUM_THREADS": "1"},
@@ -101,19 +149,35 @@ def main() -> None:
             said = json.loads(found.said.splitlines()[-1])
             costs[name].append((said["cpu"] / said["bytes"] * 1e9, found.peak))
             megabytes = f"{said['bytes'] / 1e6:6.0f} MB"
-            print(f"{megabytes}  {name:12}{costs[name][-1][0]:8.0f} CPU s per GB{found.peak:8.0f} MiB", flush=True)
-        sizes.append(megabytes.strip())
-    print("\n| scorer | " + " | ".join(f"{size}: CPU s per GB | peak MiB" for size in sizes) + " | growth |")
-    print("|---|" + "---|" * (2 * len(shares) + 1))
+            print(f"{megabytes}  {name:14}{costs[name][-1][0]:8.0f} CPU s per GB{found.peak:8.0f} MiB", flush=True)
+        found_sizes.append(megabytes.strip())
+    print("\n| scorer | " + " | ".join(f"{size}: CPU s per GB | peak MiB" for size in found_sizes) + " | growth |")
+    print("|---|" + "---|" * (2 * len(sizes) + 1))
+    growth = {name: many[-1][0] / many[0][0] for name, many in costs.items()}
     for name, many in costs.items():
         cells = [f"{cpu:.0f} | {peak:.0f}" for cpu, peak in many]
-        print(f"| {name} | {' | '.join(cells)} | {many[-1][0] / many[0][0]:.2f} |")
+        print(f"| {name} | {' | '.join(cells)} | {growth[name]:.2f} |")
+    above = [name for name, factor in growth.items() if factor > BAR]
+    print(f"growth of at most {BAR}: " + (f"missed by {', '.join(above)}" if above else "met by all"))
+    sys.exit(1 if above else 0)
 
 
-def prepare(given: argparse.Namespace, share: float) -> Prepared:
-    folder = given.work.resolve() / f"share-{share:g}"
+def prepare(given: argparse.Namespace, megabytes: float) -> Prepared:
+    """A pool of about that much text, or of all there is."""
+    corpus, work = given.corpus.resolve(), given.work.resolve()
+    whole = prepare_corpus(corpus, _made(work / "whole"), 1.0)
+    share = min(1.0, 1e6 * megabytes / sum(one["bytes"] for one in whole.facts["pool"].values()))
+    prepared = whole if share == 1.0 else prepare_corpus(corpus, _made(work / f"megabytes-{megabytes:g}"), share)
+    if not (prepared.folder / LABELLED).exists():
+        write_labelled(prepared)
+    if not (prepared.folder / LANGUAGE_MODEL / "config.json").exists():
+        write_language_model(prepared.folder / LANGUAGE_MODEL)
+    return prepared
+
+
+def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    return prepare_corpus(given.corpus.resolve(), folder, share)
+    return folder
 
 
 if __name__ == "__main__":
