@@ -63,7 +63,8 @@ class FineHistogram:
     def keys(self) -> NDArray[np.uint32]:
         """(k,) order key of every score that is there, ascending."""
         first = (self.heavy << COARSE_SHIFT).astype(np.uint32)
-        return (first[:, None] + np.arange(_FINE, dtype=np.uint32))[self.seen]
+        keys: NDArray[np.uint32] = first[:, None] | np.arange(_FINE, dtype=np.uint32)
+        return keys[self.seen]
 
     @property
     def counts(self) -> NDArray[np.int64]:
