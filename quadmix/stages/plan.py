@@ -81,6 +81,7 @@ _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clus
 _ODIS_SECONDS = 4e-7  # per document and dimension: four passes over the annotated scores
 _READ_SECONDS = 0.1  # to decode, check, hash and write
 _COMPARE_SECONDS = 0.8  # per megabyte of sampled text: hashed words, signatures, distances
+_CANDIDATE_SECONDS, _FINALIST_SECONDS = 4e-5, 9e-3  # to screen one, to predict one from realised mixtures
 _PROBE_STEPS = 12
 
 
@@ -217,7 +218,8 @@ def _estimate(config: RunConfig, seen: _Seen | None = None) -> Estimate:
         proxies = swarm + rivals * search.confirm.seeds
         proxy_tokens = proxies * search.tokens_per_trial
         if not problems:
-            seconds["search"] = proxy_tokens * _proxy_seconds(config) / workers
+            judged = search.candidates * _CANDIDATE_SECONDS + search.finalists * _FINALIST_SECONDS
+            seconds["search"] = (proxy_tokens * _proxy_seconds(config) + judged) / workers
     work, advice = None, list(_advice(config))
     if quad:
         fraction = stored_fraction(config.quad, documents, tokens)
@@ -493,8 +495,9 @@ def _step_seconds(config: RunConfig, proxy: Any) -> float:
 
     chosen = proxy or ProxyConfig()
     vocabulary = load_tokenizer(config.tokenizer).vocab_size if config.tokenizer else 256
-    rows = chosen.batch * _PROBE_STEPS
-    tokens = (np.arange(rows * (chosen.seq_len + 1)) * 7919 % vocabulary).astype(np.uint32)
+    tokens = (np.arange(chosen.batch * _PROBE_STEPS * (chosen.seq_len + 1)) * 7919 % vocabulary).astype(np.uint32)
+    once = tokens[: chosen.batch * (chosen.seq_len + 1)]
+    train_proxy(chosen, vocabulary, once, init_seed=0, order_seed=0, eval_sets={})  # what torch sets up at first use
     started = time.process_time()
     train_proxy(chosen, vocabulary, tokens, init_seed=0, order_seed=0, eval_sets={})
     return (time.process_time() - started) / tokens.size

@@ -129,11 +129,12 @@ def test_a_whole_plan_with_a_search_takes_seconds(whole_run: WholeRun) -> None:
 
 
 def test_more_work_is_estimated_as_more_time(whole_run: WholeRun) -> None:
-    few, many = (
-        make_estimate(read_config(whole_run.config, [f"search.trials={trials}"])).seconds["search"]
-        for trials in (8, 800)
-    )
-    assert 10 < many / few < 60  # 30 and 822 proxies
+    def estimated(trials: int, finalists: int) -> float:
+        changed = [f"search.trials={trials}", f"search.finalists={finalists}", "search.candidates=10000"]
+        return make_estimate(read_config(whole_run.config, changed)).seconds["search"]
+
+    assert 10 < estimated(800, 10) / estimated(8, 10) < 60  # 30 and 822 proxies
+    assert estimated(8, 10_000) > estimated(8, 10) + 10.0
 
 
 def test_the_pool_that_the_estimates_are_held_to_is_the_shipped_one() -> None:
