@@ -106,6 +106,15 @@ def label(config: RunConfig, engine: Engine, progress: Progress) -> Labelled:
         return _labelled(asked, answers, outcome)
 
 
+def answered_tokens(config: RunConfig) -> dict[str, int]:
+    """Label file -> tokens that the endpoint read and wrote for it under this output; empty where none was asked."""
+    journal = Path(config.output) / FOLDER / JOURNAL_FILE
+    if config.labels is None or not journal.exists():
+        return {}
+    entries = Journal(journal).entries.values()
+    return {config.labels.file: sum(entry["input_tokens"] + entry["output_tokens"] for entry in entries)}
+
+
 def require_label_file(config: RunConfig) -> None:
     """Raises ConfigError where a scorer learns from a label file that nobody has asked for yet."""
     if config.labels is None or Path(config.labels.file).exists():

@@ -3,8 +3,8 @@
 Counted for each entry as if it stood alone: the learned scorers of the criteria that its plan reads, the embedder
 behind clusters where it reads those, the search behind a proposal (every proxy of the swarm and its repeats; those of
 the confirmation for `winner` alone), Quad's proxy, references, curvature and benefits. Not counted: rules and counted
-n-grams, which are no models; tokenising; scores, labels and thetas that came with the input or the config (also those
-that `quadmix label` bought from a model: it says itself what they cost); evaluation.
+n-grams, which are no models; tokenising; scores, labels and thetas that came with the input or the config; evaluation.
+Labels that `quadmix label` asked for under the same output have the tokens that the endpoint counted.
 
 FLOPs of a decoder are 2 a weight and token forward, its head among the weights, plus attention over a full row; three
 times that for a training step or a document's gradient (Kaplan et al., arXiv 2001.08361, section 2.1). Scorers of
@@ -14,7 +14,7 @@ other kinds have tokens and no FLOPs unless they are a product of known size.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -89,7 +89,10 @@ class Costs:
         search: SearchResult | None,
         vocab_size: int,
         all_of: Sequence[ScorerConfig],
+        answered: Mapping[str, int] | None = None,
     ) -> None:
+        """answered: tokens of a model's answers by the label file that they are in."""
+        self._answered = answered or {}
         self._search, self._vocab, self._models = search, vocab_size, annotated.directory / MODELS
         summary = annotated.summary
         self._documents, self._tokens = int(summary.docs.sum()), summary.total_tokens
@@ -138,8 +141,12 @@ class Costs:
             return self._color(scorer, tokens)
         if isinstance(scorer, AskLlmScorerConfig):
             return [self._asked(scorer, tokens)]
-        if isinstance(scorer, HeadsScorerConfig) and isinstance(scorer.model, EncoderModelConfig):
-            return self._encoder(scorer, scorer.model, tokens)
+        bought: list[Cost] = []
+        if isinstance(scorer, HeadsScorerConfig):
+            paid = sum(self._answered.get(file, 0) for file in scorer.labelled)
+            bought = [Cost("labels of heads", None, paid, None)] if paid else []
+            if isinstance(scorer.model, EncoderModelConfig):
+                return bought + self._encoder(scorer, scorer.model, tokens)
         flops: float | None = None
         if isinstance(scorer, LinearScorerConfig):
             flops = 2.0 * scorer.ngrams * tokens
@@ -147,7 +154,7 @@ class Costs:
             flops = (
                 2.0 * scorer.embedder.dimensions * tokens if isinstance(scorer.embedder, LsaEmbedderConfig) else None
             )
-        return [Cost(f"scoring {name}", self._documents, tokens, flops)]
+        return [*bought, Cost(f"scoring {name}", self._documents, tokens, flops)]
 
     def _asked(self, scorer: AskLlmScorerConfig, tokens: int) -> Cost:
         """The question is read with every document. Its own tokenizer counts it, the run's counted the documents."""

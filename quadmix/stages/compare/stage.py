@@ -32,6 +32,7 @@ from quadmix.stages.compare.training import TargetJob, TrainTargets, train_targe
 from quadmix.stages.diversity.facts import NothingToMeasure
 from quadmix.stages.diversity.measuring import Selection
 from quadmix.stages.diversity.stage import diversity_of
+from quadmix.stages.label import answered_tokens
 from quadmix.stages.page import require_report
 from quadmix.stages.records import begin, run_lock, write_atomically
 from quadmix.stages.swarm import Outcome
@@ -79,7 +80,10 @@ class CompareRun:
         self.stage = STAGE
         training = _Training(self, compare, annotated, tokenizer)
         readings, outcomes, targets = training.run(chosen, manifests, seeds)
-        costs = Costs(self.engine, annotated, search, tokenizer.vocab_size, self.config.annotate.scorers)
+        costs = Costs(
+            self.engine, annotated, search, tokenizer.vocab_size, self.config.annotate.scorers,
+            answered_tokens(self.config),
+        )  # fmt: skip
         bits = {one.name: _bits(outcomes[one.name], list(targets)) for one in chosen}
         entries = [
             _contestant(

@@ -13,8 +13,10 @@ from proxy_models.asking import Question, prompt_tokens
 from proxy_models.loading import load_causal, stored_weights
 from quadmix.config import RunConfig
 from quadmix.config_annotate import ASK_PROMPT
+from quadmix.search.journal import Journal
 from quadmix.stages.compare.costs import Costs
 from quadmix.stages.compare.entries import contenders
+from quadmix.stages.label import answered_tokens
 from tests.e2e.command_line import quadmix
 from tests.e2e.small_pool import write_config
 from tests.scorers.asked_models import tiny_model
@@ -70,6 +72,28 @@ def test_what_was_never_selected_has_no_passes_of_quad(tmp_path: Path) -> None:
     assert [cost.what for cost in Costs(InlineEngine(), annotated, None, 2048, ()).of(one, [], built=False)] == [
         "scoring like_howto"
     ]
+
+
+def test_bought_labels_cost_what_the_endpoint_counted(tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool")
+    topk = entry("learned", selector="topk", mixture="free", criterion="first")
+    own = values(tmp_path / "pool", tmp_path / "out", entry("random", mixture="natural"), topk)
+    file = str(tmp_path / "labels.jsonl")
+    heads = {"kind": "heads", "labelled": [file], "labels": {"first": "sound", "second": "wrong"}}
+    own["annotate"]["scorers"] += [heads]
+    own["labels"] = {"file": file, "endpoint": {"url": "http://x/v1", "model": "m"}, "price": {"input": 1, "output": 1}}
+    config = RunConfig.model_validate_json(json.dumps(own))
+    assert answered_tokens(config) == {}
+    (tmp_path / "out" / "labels").mkdir(parents=True)
+    journal = Journal(tmp_path / "out" / "labels" / "answers.jsonl")
+    for number in range(3):
+        journal.append(str(number), {"score": number, "input_tokens": 100, "output_tokens": 5})
+    (_, one) = contenders(config)
+    annotated: Any = SimpleNamespace(summary=SimpleNamespace(docs=np.array([3]), total_tokens=100), directory=tmp_path)
+    costs = Costs(InlineEngine(), annotated, None, 2048, (), answered_tokens(config)).of(one, ["first"])
+    assert [(cost.what, cost.tokens, cost.flops is None) for cost in costs] == [
+        ("labels of heads", 315, True), ("scoring heads", 100, False),
+    ]  # fmt: skip
 
 
 def test_stored_weights_are_those_of_the_model() -> None:
