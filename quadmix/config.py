@@ -313,6 +313,13 @@ class SelectConfig(RuleSettings):
             raise ValueError("`union`, its members, must be given when, and only when, `selector: union`")
         if len(self.union) == 1:
             raise ValueError("found one member of `union`, wanted at least two")
+        for selector in ("odis", "quad"):
+            same = [name for name, member in self.union.items() if member.selector == selector]
+            if len(same) > 1:
+                raise ValueError(
+                    f"`union`: found {' and '.join(same)} with selector {selector}, wanted one: both read the section "
+                    f"`{selector}` of the run. Give one of them both shares"
+                )
         self.check_settings(self.selector)
         return self
 

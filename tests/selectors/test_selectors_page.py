@@ -67,6 +67,9 @@ def test_names_that_do_not_exist_are_told_with_those_that_do(tmp_path: Path) -> 
     union = {"selector": "union", "mixture": "free", "union": {"a": member, "b": {**member, "selector": "quad"}}}
     told = problems({**union, "union": {**union["union"], "b": {"share": 1.0, "selector": "random"}}}, tmp_path)  # type: ignore[dict-item]
     assert told[0].startswith("select.union.a.criterion: found 'edo'")
+    twice = {name: {"share": 1.0, "selector": "odis"} for name in ("a", "b")}
+    (line,) = problems({**union, "union": twice}, tmp_path)
+    assert "`union`: found a and b with selector odis, wanted one" in line
     (line,) = problems({"mixture": "weights", "weights": "nowhere.json"}, tmp_path)
     assert line.startswith("select.weights: found 'nowhere.json'")
     (line,) = problems({"mixture": "natural", "weights": {"web": 1.0}}, tmp_path)
