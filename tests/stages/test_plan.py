@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from quadmix.config_reader import check_config, read_config
+from quadmix.stages import plan
 from quadmix.stages.plan import make_estimate
 from quadmix.stages.records import current
 from tests.e2e.command_line import quadmix
@@ -139,3 +140,23 @@ def test_more_work_is_estimated_as_more_time(whole_run: WholeRun) -> None:
 
 def test_the_pool_that_the_estimates_are_held_to_is_the_shipped_one() -> None:
     assert sum(1 for _ in itertools.islice(documents(), POOL_DOCUMENTS + 1)) == POOL_DOCUMENTS
+
+
+def test_bfloat16_is_advised_where_it_was_measured_to_be_faster(
+    whole_run: WholeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"float32": 3e-4, "bfloat16": 2e-4}
+    monkeypatch.setattr(plan, "_step_seconds", lambda _, proxy: seconds[proxy.precision])
+    said = "search.proxy.precision: bfloat16 trains such proxies 1.5 times as fast on this processor"
+
+    def advised(*changes: str) -> bool:
+        return said in make_estimate(read_config(whole_run.config, list(changes))).advice
+
+    monkeypatch.setattr(plan, "_has_bfloat16", lambda: True)
+    assert advised()
+    assert not advised("search.proxy.precision=bfloat16")
+    monkeypatch.setattr(plan, "_has_bfloat16", lambda: False)
+    assert not advised()
+    monkeypatch.setattr(plan, "_has_bfloat16", lambda: True)
+    seconds["bfloat16"] = 2.9e-4
+    assert not advised()
