@@ -325,7 +325,7 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from _table(
         ["scale", *steps, "all"],
         [
-            [result["scale"], *(f"{result['cpu_seconds'][step]:,.0f}" for step in steps), _total(result)]
+            [result["scale"], *(f"{result['cpu_seconds'].get(step, 0.0):,.0f}" for step in steps), _total(result)]
             for result in results
         ],
     )

@@ -54,8 +54,8 @@ SCORERS: dict[str, dict[str, Any]] = {
     "density": {"scorers": [{"kind": "density"}]},
     "color": {"scorers": [{"kind": "color", "targets": ALL}]},
     "clusters": {"clusters": {"kind": "embeddings"}},
-    "heads, ridge": {"scorers": [{"kind": "heads"}]},
-    "heads, encoder": {"scorers": [{"kind": "heads", "model": ENCODER}]},
+    "heads_ridge": {"scorers": [{"kind": "heads"}]},
+    "heads_encoder": {"scorers": [{"kind": "heads", "model": ENCODER}]},
     "ask_llm": {"scorers": [{"kind": "ask_llm", **ASKED}]},
 }
 
@@ -101,9 +101,10 @@ def _with_files(scorer: dict[str, Any], folder: Path) -> dict[str, Any]:
 def write_labelled(prepared: Prepared) -> None:
     """2,000 documents of the pool and two labels that any reader could give."""
     rows = []
-    for path in sorted(prepared.pool.glob("*.jsonl")):
+    files = sorted(prepared.pool.glob("*.jsonl"))
+    for path in files:
         with open(path, "rb") as lines:
-            rows += [json.loads(line) for line in itertools.islice(lines, 200)]
+            rows += [json.loads(line) for line in itertools.islice(lines, -(-2_000 // len(files)))]
     for row in rows:
         words = row["text"].split()
         row["word_length"] = sum(map(len, words)) / len(words)
@@ -129,15 +130,17 @@ def main() -> None:
     arguments.add_argument("--corpus", required=True, type=Path, help="the folder that the corpus' build script wrote")
     arguments.add_argument("--work", required=True, type=Path, help="where the pools are written and kept")
     arguments.add_argument("--megabytes", default="100,400", help="of text in the pools")
-    arguments.add_argument("--scorers", default=";".join(SCORERS), help="separated by semicolons")
+    arguments.add_argument("--scorers", default=",".join(SCORERS))
     arguments.add_argument("--run", choices=sorted(SCORERS), help="one, in this process")
     given = arguments.parse_args()
-    names, sizes = given.scorers.split(";"), [float(size) for size in given.megabytes.split(",")]
+    names, sizes = given.scorers.split(","), sorted(float(size) for size in given.megabytes.split(","))
+    if unknown := sorted(set(names) - set(SCORERS)):
+        raise SystemExit(f"--scorers: found {', '.join(unknown)}, wanted some of {', '.join(SCORERS)}")
     if given.run:
         print(json.dumps(run(given.run, prepare(given, sizes[0]))))
         return
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    found_sizes = []
+    found_sizes: list[float] = []
     for size in sizes:
         prepare(given, size)
         for name in names:
@@ -148,15 +151,19 @@ def main() -> None:
             )
             said = json.loads(found.said.splitlines()[-1])
             costs[name].append((said["cpu"] / said["bytes"] * 1e9, found.peak))
-            megabytes = f"{said['bytes'] / 1e6:6.0f} MB"
-            print(f"{megabytes}  {name:14}{costs[name][-1][0]:8.0f} CPU s per GB{found.peak:8.0f} MiB", flush=True)
-        found_sizes.append(megabytes.strip())
-    print("\n| scorer | " + " | ".join(f"{size}: CPU s per GB | peak MiB" for size in found_sizes) + " | growth |")
+            megabytes = said["bytes"] / 1e6
+            cost = f"{costs[name][-1][0]:8.0f} CPU s per GB{found.peak:8.0f} MiB"
+            print(f"{megabytes:6.0f} MB  {name:14}{cost}", flush=True)
+        found_sizes.append(megabytes)
+    columns = " | ".join(f"{size:.0f} MB: CPU s per GB | peak MiB" for size in found_sizes)
+    print(f"\n| scorer | {columns} | growth |")
     print("|---|" + "---|" * (2 * len(sizes) + 1))
     growth = {name: many[-1][0] / many[0][0] for name, many in costs.items()}
     for name, many in costs.items():
         cells = [f"{cpu:.0f} | {peak:.0f}" for cpu, peak in many]
         print(f"| {name} | {' | '.join(cells)} | {growth[name]:.2f} |")
+    if found_sizes[-1] < 2 * found_sizes[0]:
+        raise SystemExit(f"no growth to judge: found pools of {found_sizes[0]:.0f} to {found_sizes[-1]:.0f} MB")
     above = [name for name, factor in growth.items() if factor > BAR]
     print(f"growth of at most {BAR}: " + (f"missed by {', '.join(above)}" if above else "met by all"))
     sys.exit(1 if above else 0)

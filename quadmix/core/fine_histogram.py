@@ -54,10 +54,13 @@ class FineHistogram:
         np.add.at(self.tokens.reshape(-1), place, n_tokens[inside])
 
     def merge(self, other: FineHistogram) -> FineHistogram:
-        """The histogram of both sets of documents. ValueError unless both count in the same bins."""
+        """The histogram of both sets of documents: this one, changed in place. ValueError unless both count in the same
+        bins."""
         if not np.array_equal(self.heavy, other.heavy):
             raise ValueError("fine histograms of other bins: found two lists of crowded bins, wanted one for the pool")
-        return FineHistogram(self.heavy, self.seen | other.seen, self.tokens + other.tokens)
+        np.logical_or(self.seen, other.seen, out=self.seen)
+        np.add(self.tokens, other.tokens, out=self.tokens)
+        return self
 
     @property
     def keys(self) -> NDArray[np.uint32]:
@@ -73,7 +76,7 @@ class FineHistogram:
 
     def __getstate__(self) -> dict[str, Any]:
         used = np.flatnonzero(self.seen)
-        if 2 * used.size > self.seen.size:
+        if 4 * used.size > 3 * self.seen.size:  # 12 bytes a used score against 9 of every score
             return dict(vars(self))
         return {"heavy": self.heavy, "used": used.astype(np.int32), "counts": self.tokens.reshape(-1)[used]}
 

@@ -126,7 +126,12 @@ class ScoreClasses:
 
 
 def score_classes(sketch: TokenHistogram, fine: FineHistogram) -> ScoreClasses:
-    """The coarse bins that are not split and the single scores of those that are."""
+    """The coarse bins that are not split and the single scores of those that are. ValueError without a document, or
+    where `fine` is of other bins than the sketch's crowded ones."""
+    if not sketch.bins.size:
+        raise ValueError("scores without a document have no classes")
+    if not np.array_equal(fine.heavy, heavy_bins(sketch)):
+        raise ValueError("a fine histogram of other bins: wanted that of the sketch's `heavy_bins`")
     whole = ~np.isin(sketch.bins, fine.heavy)
     coarse, tokens = (sketch.bins[whole] << COARSE_SHIFT).astype(np.uint32), sketch.tokens[whole]
     keys = fine.keys

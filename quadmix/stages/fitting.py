@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from quadmix.errors import ConfigError
 from quadmix.selectors.quadmix import QuadmixPlan, QualityBinning, fit_quadmix, params_by_name
 from quadmix.stages.rows import RowReader
 
+H = TypeVar("H", TokenHistogram, FineHistogram)
 Histograms = tuple[TokenHistogram, ...]
 FineHistograms = tuple[FineHistogram, ...]
 
@@ -53,16 +55,12 @@ class QualityTask:
         return total
 
 
-def merge_histograms(first: Histograms, second: Histograms) -> Histograms:
-    return tuple(one.merge(other) for one, other in zip(first, second, strict=True))
-
-
-def merge_fine(first: FineHistograms, second: FineHistograms) -> FineHistograms:
-    return tuple(one.merge(other) for one, other in zip(first, second, strict=True))
-
-
 def merge_histogram(first: TokenHistogram, second: TokenHistogram) -> TokenHistogram:
     return first.merge(second)
+
+
+def merge_histograms(first: tuple[H, ...], second: tuple[H, ...]) -> tuple[H, ...]:
+    return tuple(one.merge(other) for one, other in zip(first, second, strict=True))
 
 
 def score_histograms(
@@ -76,7 +74,7 @@ def score_histograms(
     if split:
         reader = RowReader(summary.domains, tuple(criteria[index] for index in split), hashes=False)
         task = FineTask(reader, engine.share(tuple(heavy[index] for index in split)))
-        found = engine.reduce(task, packs, merge_fine, label="score maps")
+        found = engine.reduce(task, packs, merge_histograms, label="score maps")
         for index, histogram in zip(split, found, strict=True):
             fine[index] = histogram
     return sketches, tuple(fine)

@@ -107,11 +107,12 @@ def label(config: RunConfig, engine: Engine, progress: Progress) -> Labelled:
 
 
 def answered_tokens(config: RunConfig) -> dict[str, int]:
-    """Label file -> tokens that the endpoint read and wrote for it under this output; empty where none was asked."""
-    journal = Path(config.output) / FOLDER / JOURNAL_FILE
-    if config.labels is None or not journal.exists():
+    """Label file -> tokens that the endpoint read and wrote for all that was ever asked under this output, attempts and
+    questions that are asked no more included; empty unless this command wrote that file."""
+    folder = Path(config.output) / FOLDER
+    if config.labels is None or str(Path(config.labels.file).absolute()) not in _written(folder):
         return {}
-    entries = Journal(journal).entries.values()
+    entries = Journal(folder / JOURNAL_FILE).entries.values()
     return {config.labels.file: sum(entry["input_tokens"] + entry["output_tokens"] for entry in entries)}
 
 

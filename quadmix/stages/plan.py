@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from quadmix.config_annotate import (
     RarityScorerConfig,
 )
 from quadmix.config_heads import EncoderModelConfig
+from quadmix.config_proxy import ProxyConfig
 from quadmix.core.sketch import order_key
 from quadmix.core.summary import COARSE_SHIFT, PoolSummary
 from quadmix.engine.local import usable_cores
@@ -51,6 +53,7 @@ from quadmix.selectors.baselines import uniform_plan, weights_plan
 from quadmix.selectors.quad_plan import check_holdings
 from quadmix.stages.annotate import SUMMARY_FILE
 from quadmix.stages.annotate_identity import stage_parts
+from quadmix.stages.compare.costs import training_flops
 from quadmix.stages.compare.entries import contenders
 from quadmix.stages.constraining import constraints_of
 from quadmix.stages.quad.foreign_model import check_folder
@@ -81,8 +84,9 @@ _FIT_SECONDS = 0.2  # per megabyte of the sample that a linear model or the clus
 _ODIS_SECONDS = 4e-7  # per document and dimension: four passes over the annotated scores
 _READ_SECONDS = 0.1  # to decode, check, hash and write
 _COMPARE_SECONDS = 0.8  # per megabyte of sampled text: hashed words, signatures, distances
-_CANDIDATE_SECONDS, _FINALIST_SECONDS = 4e-5, 9e-3  # to screen one, to predict one from realised mixtures
+_CANDIDATE_SECONDS, _FINALIST_SECONDS = 8e-5, 9e-3  # to screen one, to predict one from realised mixtures
 _PROBE_STEPS = 12
+_PROBE_FLOPS = 1e11  # of the probe at most, some seconds
 _BFLOAT16_PAYS = 1.2  # times as fast, to be worth a word
 
 
@@ -424,7 +428,7 @@ def _reading_seconds(
         tokens = scorer.train_tokens * bool(scorer.train_on) + read / 3
     else:
         tokens = (scorer.train_tokens + scorer.target_tokens) * bool(scorer.targets) + 2 * read / 3
-    return tokens * _step_seconds(config, scorer.proxy)
+    return tokens * _step_seconds(config, scorer.proxy or ProxyConfig())
 
 
 def _parameters(folder: str) -> int:
@@ -490,7 +494,8 @@ def _diversity_seconds(asked: DiversityConfig, seen: _Seen, documents: int, work
 def _bfloat16(config: RunConfig, float32_seconds: float) -> list[str]:
     """Whether the search's proxies would train faster with bfloat16 products: measured where a processor has them."""
     assert config.search is not None
-    if config.search.proxy.precision != "float32" or not _has_bfloat16():
+    # on a cluster the executors' processors count, and a GPU's proxies are none of this processor's
+    if config.search.proxy.precision != "float32" or config.engine.kind != "local" or not _has_bfloat16():
         return []
     gain = float32_seconds / _step_seconds(config, config.search.proxy.model_copy(update={"precision": "bfloat16"}))
     if gain < _BFLOAT16_PAYS:
@@ -498,23 +503,30 @@ def _bfloat16(config: RunConfig, float32_seconds: float) -> list[str]:
     return [f"search.proxy.precision: bfloat16 trains such proxies {gain:.1f} times as fast on this processor"]
 
 
-def _has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16; False where the system does not say."""
+def _has_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Whether this processor multiplies bfloat16 (x86: avx512_bf16, amx_bf16; ARM: bf16); False where the system does
+    not say, or where a GPU would train instead."""
+    import torch
+
     with suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        return "avx512_bf16" in flags or "amx_bf16" in flags
+        return not torch.cuda.is_available() and "bf16" in Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
     return False
 
 
-def _step_seconds(config: RunConfig, proxy: Any) -> float:
-    """Seconds of one core per token trained, from a dozen steps on made-up tokens."""
-    from proxy_models.train import train_proxy
-    from quadmix.config_proxy import ProxyConfig
+def _step_seconds(config: RunConfig, proxy: ProxyConfig) -> float:
+    """Seconds of one core per token trained, from a dozen steps on made-up tokens or, of large proxies, fewer."""
+    return _probed(proxy, load_tokenizer(config.tokenizer).vocab_size if config.tokenizer else 256)
 
-    chosen = proxy or ProxyConfig()
-    vocabulary = load_tokenizer(config.tokenizer).vocab_size if config.tokenizer else 256
-    tokens = (np.arange(chosen.batch * _PROBE_STEPS * (chosen.seq_len + 1)) * 7919 % vocabulary).astype(np.uint32)
-    once = tokens[: chosen.batch * (chosen.seq_len + 1)]
+
+@lru_cache(maxsize=64)
+def _probed(proxy: ProxyConfig, vocabulary: int) -> float:
+    from proxy_models.train import train_proxy
+
+    rows = round(_PROBE_FLOPS / (training_flops(proxy, vocabulary) * proxy.seq_len))
+    rows = min(max(rows, 1), proxy.batch * _PROBE_STEPS)
+    chosen = proxy.model_copy(update={"batch": min(proxy.batch, max(1, rows // _PROBE_STEPS))})
+    tokens = (np.arange(rows * (proxy.seq_len + 1)) * 7919 % vocabulary).astype(np.uint32)
+    once = tokens[: chosen.batch * (proxy.seq_len + 1)]
     train_proxy(chosen, vocabulary, once, init_seed=0, order_seed=0, eval_sets={})  # what torch sets up at first use
     started = time.process_time()
     train_proxy(chosen, vocabulary, tokens, init_seed=0, order_seed=0, eval_sets={})

@@ -28,6 +28,7 @@ from quadmix.progress import Progress
 from quadmix.scorers.tokens import FileTokenizer
 from quadmix.search.features import QualitySample
 from quadmix.stages.annotate import Annotated
+from quadmix.stages.fitting import merge_histogram
 from quadmix.stages.records import (
     FileEntry,
     StageRecord,
@@ -133,10 +134,6 @@ class DrawHistogram:
         return total
 
 
-def merge_histograms(first: TokenHistogram, second: TokenHistogram) -> TokenHistogram:
-    return first.merge(second)
-
-
 def _draw_bins(doc_hash: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
     return (uniform(doc_hash, seed, PURPOSE) * _DRAW_BINS).astype(np.int64)
 
@@ -146,7 +143,7 @@ def _draw_limit(engine: Engine, annotated: Annotated, criteria: tuple[str, ...],
     if annotated.summary.total_tokens <= limit:
         return _DRAW_BINS
     task = DrawHistogram(RowReader(annotated.summary.domains, criteria), seed)
-    histogram = engine.reduce(task, list(annotated.files), merge_histograms, label="search: sizing the proxy pool")
+    histogram = engine.reduce(task, list(annotated.files), merge_histogram, label="search: sizing the proxy pool")
     beyond = np.flatnonzero(np.cumsum(histogram.tokens) > limit)
     return int(histogram.bins[beyond[0]]) if beyond.size else _DRAW_BINS
 

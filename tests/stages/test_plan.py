@@ -129,9 +129,18 @@ def test_a_whole_plan_with_a_search_takes_seconds(whole_run: WholeRun) -> None:
     assert time.process_time() - started < 5
 
 
+def test_a_large_proxy_is_probed_in_seconds(whole_run: WholeRun) -> None:
+    large = ["search.proxy.preset=regmix_1m", "search.proxy.d_model=256"]
+    started = time.process_time()
+    found = make_estimate(read_config(whole_run.config, large))
+    assert time.process_time() - started < 60  # twelve steps of 512 rows of 2,048 tokens would be hours
+    assert found.seconds["search"] > 1
+
+
 def test_more_work_is_estimated_as_more_time(whole_run: WholeRun) -> None:
     def estimated(trials: int, finalists: int) -> float:
         changed = [f"search.trials={trials}", f"search.finalists={finalists}", "search.candidates=10000"]
+        changed += ["engine.kind=local", "engine.workers=1"]
         return make_estimate(read_config(whole_run.config, changed)).seconds["search"]
 
     assert 10 < estimated(800, 10) / estimated(8, 10) < 60  # 30 and 822 proxies
@@ -143,9 +152,16 @@ def test_the_pool_that_the_estimates_are_held_to_is_the_shipped_one() -> None:
 
 
 def test_bfloat16_is_advised_where_it_was_measured_to_be_faster(
-    whole_run: WholeRun, monkeypatch: pytest.MonkeyPatch
+    whole_run: WholeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    import torch
+
     seconds = {"float32": 3e-4, "bfloat16": 2e-4}
+    cpuinfo = tmp_path / "cpuinfo"
+    for flags, wanted in (("flags: avx2 avx512_bf16", True), ("Features: fp bf16", True), ("flags: avx2", False)):
+        cpuinfo.write_text(flags)
+        assert plan._has_bfloat16(str(cpuinfo)) is (wanted and not torch.cuda.is_available())
+    assert not plan._has_bfloat16(str(tmp_path / "none"))
     monkeypatch.setattr(plan, "_step_seconds", lambda _, proxy: seconds[proxy.precision])
     said = "search.proxy.precision: bfloat16 trains such proxies 1.5 times as fast on this processor"
 

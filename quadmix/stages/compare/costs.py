@@ -4,7 +4,7 @@ Counted for each entry as if it stood alone: the learned scorers of the criteria
 behind clusters where it reads those, the search behind a proposal (every proxy of the swarm and its repeats; those of
 the confirmation for `winner` alone), Quad's proxy, references, curvature and benefits. Not counted: rules and counted
 n-grams, which are no models; tokenising; scores, labels and thetas that came with the input or the config; evaluation.
-Labels that `quadmix label` asked for under the same output have the tokens that the endpoint counted.
+Labels have the tokens of every answer that `quadmix label` asked for under the same output, as the endpoint counted.
 
 FLOPs of a decoder are 2 a weight and token forward, its head among the weights, plus attention over a full row; three
 times that for a training step or a document's gradient (Kaplan et al., arXiv 2001.08361, section 2.1). Scorers of
@@ -115,7 +115,10 @@ class Costs:
         select = one.config.select
         if one.asks_search or select.mixture == "theta":
             criteria = [*criteria, *one.config.mixture.criteria]
-        found = [cost for scorer in _used(one, criteria) for cost in self._scorer(scorer)]
+        used = _used(one, criteria)
+        found = [cost for scorer in used for cost in self._scorer(scorer)]
+        files = {file for scorer in used if isinstance(scorer, HeadsScorerConfig) for file in scorer.labelled}
+        found += [Cost("labels", None, self._answered[file], None) for file in sorted(files & set(self._answered))]
         if mentions(select.model_dump(), "selector", _CLUSTERED):
             found += self._clusters(one)
         if one.asks_search and self._search is not None:
@@ -141,12 +144,8 @@ class Costs:
             return self._color(scorer, tokens)
         if isinstance(scorer, AskLlmScorerConfig):
             return [self._asked(scorer, tokens)]
-        bought: list[Cost] = []
-        if isinstance(scorer, HeadsScorerConfig):
-            paid = sum(self._answered.get(file, 0) for file in scorer.labelled)
-            bought = [Cost("labels of heads", None, paid, None)] if paid else []
-            if isinstance(scorer.model, EncoderModelConfig):
-                return bought + self._encoder(scorer, scorer.model, tokens)
+        if isinstance(scorer, HeadsScorerConfig) and isinstance(scorer.model, EncoderModelConfig):
+            return self._encoder(scorer, scorer.model, tokens)
         flops: float | None = None
         if isinstance(scorer, LinearScorerConfig):
             flops = 2.0 * scorer.ngrams * tokens
@@ -154,7 +153,7 @@ class Costs:
             flops = (
                 2.0 * scorer.embedder.dimensions * tokens if isinstance(scorer.embedder, LsaEmbedderConfig) else None
             )
-        return [*bought, Cost(f"scoring {name}", self._documents, tokens, flops)]
+        return [Cost(f"scoring {name}", self._documents, tokens, flops)]
 
     def _asked(self, scorer: AskLlmScorerConfig, tokens: int) -> Cost:
         """The question is read with every document. Its own tokenizer counts it, the run's counted the documents."""

@@ -23,7 +23,7 @@ from quadmix.engine.base import Engine, Shared
 from quadmix.errors import InputError
 from quadmix.selectors.odis import Census, Membership, Rules, component_histograms
 from quadmix.selectors.odis_outcome import component_name
-from quadmix.stages.fitting import FineHistograms, Histograms, merge_fine, merge_histograms
+from quadmix.stages.fitting import FineHistograms, Histograms, merge_histograms
 from quadmix.stages.odis.examples import Ends
 from quadmix.stages.rows import RowReader
 
@@ -136,7 +136,7 @@ def fit_quantiles(
     fine: FineHistograms = (FineHistogram.empty(),) * len(projection)
     if any(bins.size for bins in heavy):
         task = CountFine(reader, projection, engine.share(heavy))
-        fine = engine.reduce(task, packs, merge_fine, label="odis: quantiles of the components")
+        fine = engine.reduce(task, packs, merge_histograms, label="odis: quantiles of the components")
     return tuple(
         fit_score_map(component_name(k), sketch, exact)
         for k, (sketch, exact) in enumerate(zip(coarse, fine, strict=True))

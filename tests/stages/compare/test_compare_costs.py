@@ -79,20 +79,25 @@ def test_bought_labels_cost_what_the_endpoint_counted(tmp_path: Path) -> None:
     topk = entry("learned", selector="topk", mixture="free", criterion="first")
     own = values(tmp_path / "pool", tmp_path / "out", entry("random", mixture="natural"), topk)
     file = str(tmp_path / "labels.jsonl")
-    heads = {"kind": "heads", "labelled": [file], "labels": {"first": "sound", "second": "wrong"}}
-    own["annotate"]["scorers"] += [heads]
+    one_file = {"kind": "heads", "labelled": [file]}
+    own["annotate"]["scorers"] += [
+        {**one_file, "labels": {"first": "sound", "second": "wrong"}},
+        {**one_file, "labels": {"third": "sound", "fourth": "wrong"}},
+    ]
     own["labels"] = {"file": file, "endpoint": {"url": "http://x/v1", "model": "m"}, "price": {"input": 1, "output": 1}}
     config = RunConfig.model_validate_json(json.dumps(own))
-    assert answered_tokens(config) == {}
-    (tmp_path / "out" / "labels").mkdir(parents=True)
-    journal = Journal(tmp_path / "out" / "labels" / "answers.jsonl")
+    folder = tmp_path / "out" / "labels"
+    folder.mkdir(parents=True)
+    journal = Journal(folder / "answers.jsonl")
     for number in range(3):
         journal.append(str(number), {"score": number, "input_tokens": 100, "output_tokens": 5})
+    assert answered_tokens(config) == {}  # somebody else's file
+    (folder / "written.json").write_text(json.dumps({file: ["0" * 64]}))
     (_, one) = contenders(config)
     annotated: Any = SimpleNamespace(summary=SimpleNamespace(docs=np.array([3]), total_tokens=100), directory=tmp_path)
-    costs = Costs(InlineEngine(), annotated, None, 2048, (), answered_tokens(config)).of(one, ["first"])
+    costs = Costs(InlineEngine(), annotated, None, 2048, (), answered_tokens(config)).of(one, ["first", "third"])
     assert [(cost.what, cost.tokens, cost.flops is None) for cost in costs] == [
-        ("labels of heads", 315, True), ("scoring heads", 100, False),
+        ("scoring heads", 100, False), ("scoring heads", 100, False), ("labels", 315, True),
     ]  # fmt: skip
 
 
