@@ -3,7 +3,9 @@
 The autoregressive form of co-kriging (Kennedy and O'Hagan, Biometrika 87, 2000): a cheap fidelity that ranks well takes
 most of the variance, and what is left is smoother and smaller. The slope is that of least squares, shrunk by how sure
 it is (positive part of 1 - 1/F, as in James and Stein's estimator) and at least 0: counts that rank mixtures no better
-than chance are left alone. It is fitted on training rows like everything else, so held-out scores stay honest.
+than chance are left alone. It is at most 1 as well: a slope above 1 says that counts understate what mixtures differ
+by, and carrying that beyond the trials promises losses that no proxy reaches (docs/decisions.md). It is fitted on
+training rows like everything else, so held-out scores stay honest.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class BesideCounts:
 
 
 def slope_of(told: Floats, losses: Floats) -> float:
-    """Nats of loss a nat of counted loss, at least 0. told, losses: (n,); 0 below three rows or where either is
+    """Nats of loss a nat of counted loss, 0 to 1. told, losses: (n,); 0 below three rows or where either is
     constant."""
     rows, spread, centred = len(told), told - told.mean(), losses - losses.mean()
     within, across, total = float(spread @ spread), float(spread @ centred), float(centred @ centred)
@@ -64,4 +66,4 @@ def slope_of(told: Floats, losses: Floats) -> float:
         return 0.0
     explained = across**2 / within
     left = max(total - explained, 0.0) / (rows - 2)
-    return across / within * max(1.0 - left / explained, 0.0)
+    return min(across / within * max(1.0 - left / explained, 0.0), 1.0)

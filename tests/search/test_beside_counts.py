@@ -64,11 +64,12 @@ def test_the_model_is_the_slope_and_a_model_of_what_is_left() -> None:
     assert model.predict_std(later) == pytest.approx(rest.predict_std(later[:, :4]), rel=1e-12)
 
 
-def test_a_slope_is_never_negative_and_nothing_by_chance() -> None:
+def test_a_slope_is_never_negative_nor_above_one_and_nothing_by_chance() -> None:
     told = np.array([1.0, 2.0, 3.0])
     assert slope_of(told, np.array([3.0, 2.0, 1.0])) == 0.0
     assert slope_of(np.ones(3), told) == 0.0
-    assert slope_of(told, 2.0 * told) == pytest.approx(2.0)
+    assert slope_of(told, 0.5 * told) == pytest.approx(0.5)
+    assert slope_of(told, 2.0 * told) == 1.0
     rng = np.random.default_rng(0)
     chance = [slope_of(rng.normal(size=40), rng.normal(size=40)) for _ in range(400)]
     assert np.mean(np.array(chance) == 0.0) > 0.75  # half would be negative, and most others no more than chance
