@@ -68,6 +68,7 @@ from quadmix.stages.swarm import Outcome, ProxyJob, run_jobs
 from quadmix.stages.warm_starting import DOMAINS_FILE, RESULT_FILE, domain_facts, earlier_trials, sources
 
 STAGE = "search"
+_RULES = 2  # raised where the same trials would give another proposal than before
 _FINALISTS_PER_TASK = 100
 _SHOWN_FAILURES = 3
 
@@ -87,6 +88,7 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         "config.mixture.space": config.mixture.space.model_dump_json(),
         "config.mixture.constraints": config.mixture.constraints.model_dump_json(),
         "config.search": settings.model_dump_json(exclude={"trials_per_task", "warm_start"}),
+        "rules": str(_RULES),
     }
     warm = sources(config, settings)
     if warm:

@@ -102,7 +102,7 @@ def test_the_joint_belief_of_rounds_leans_on_the_targets_as_the_objective_weighs
         np.full((40, 2, 1), 0.5),
         np.stack([rugged, chance], axis=1),
     )
-    tried = Tried(rng.random((40, space.dim)), mixtures, 5.0 + 2.0 * rugged)
+    tried = Tried(rng.random((40, space.dim)), mixtures, 5.0 + 0.8 * rugged)
     empty = QualitySample(
         *(np.zeros(0, dtype=kind) for kind in (np.int32, np.int64)), np.zeros((0, 1)), np.zeros((2, 1))
     )
