@@ -69,7 +69,6 @@ from quadmix.stages.warm_starting import DOMAINS_FILE, RESULT_FILE, domain_facts
 
 STAGE = "search"
 _RULES = 2  # raised where the same trials would give another proposal than before
-_FINALISTS_PER_TASK = 100
 _SHOWN_FAILURES = 3
 
 Floats = NDArray[np.float64]
