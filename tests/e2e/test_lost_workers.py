@@ -27,7 +27,7 @@ from tests.engine.test_spark import descendants
 pytestmark = [pytest.mark.spark, pytest.mark.long]  # several drivers, one after the other
 
 PATIENCE = 1200  # seconds, on a machine with much else to do
-PROXIES = 8 + 3 + 3 * 3  # thetas, baselines of one score, three mixtures by three seeds
+PROXIES = 8 + 3 + 6 + 3 * 3  # thetas, baselines of one score, repeats that tell the noise, three mixtures by three seeds
 CONF = {"spark.executor.memory": "512m", "spark.executor.cores": "1", "spark.driver.memory": "512m"}
 SPECULATION = {"spark.speculation": "true", "spark.speculation.task.duration.threshold": "6s"}
 
