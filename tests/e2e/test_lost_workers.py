@@ -27,7 +27,7 @@ from tests.engine.test_spark import descendants
 pytestmark = [pytest.mark.spark, pytest.mark.long]  # several drivers, one after the other
 
 PATIENCE = 1200  # seconds, on a machine with much else to do
-PROXIES = 8 + 3 + 6 + 3 * 3  # thetas, baselines of one score, repeats that tell the noise, three mixtures by three seeds
+PROXIES = 8 + 3 + 6 + 3 * 3  # thetas, baselines of one score, repeats for the noise, three mixtures by three seeds
 CONF = {"spark.executor.memory": "512m", "spark.executor.cores": "1", "spark.driver.memory": "512m"}
 SPECULATION = {"spark.speculation": "true", "spark.speculation.task.duration.threshold": "6s"}
 
@@ -133,8 +133,9 @@ def test_a_straggler_is_overtaken_and_journaled_once(
     driver = Driver(folder, "straggler", machines.master, **SPECULATION)
     done = ended(driver.start(started, "trial-00003"))
     driver.check(folder)
-    (attempts,) = {driver.attempts().count(name) for name in driver.attempts() if name.startswith("trial-00003")}
-    assert attempts == 2
+    stuck = {name for name in driver.attempts() if name.startswith("trial-00003")}  # and its repeat under another seed
+    assert len(stuck) == 2
+    assert all(driver.attempts().count(name) >= 2 for name in stuck)
     assert len(done["handed_out"]) == PROXIES
 
 
