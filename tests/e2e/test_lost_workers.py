@@ -133,9 +133,10 @@ def test_a_straggler_is_overtaken_and_journaled_once(
     driver = Driver(folder, "straggler", machines.master, **SPECULATION)
     done = ended(driver.start(started, "trial-00003"))
     driver.check(folder)
-    stuck = {name for name in driver.attempts() if name.startswith("trial-00003")}  # and its repeat under another seed
-    assert len(stuck) == 2
-    assert all(driver.attempts().count(name) >= 2 for name in stuck)
+    # the trial that got stuck, and its repeat under another seed and name, which does not
+    attempts = {name: driver.attempts().count(name) for name in driver.attempts() if name.startswith("trial-00003")}
+    assert len(attempts) == 2
+    assert max(attempts.values()) >= 2
     assert len(done["handed_out"]) == PROXIES
 
 
