@@ -506,10 +506,10 @@ def _bfloat16(config: RunConfig, float32_seconds: float) -> list[str]:
 def _has_bfloat16(cpuinfo: str = "/proc/cpuinfo") -> bool:
     """Whether this processor multiplies bfloat16 (x86: avx512_bf16, amx_bf16; ARM: bf16); False where the system does
     not say, or where a GPU would train instead."""
-    import torch
+    from proxy_models.swarm import pick_device
 
     with suppress(OSError):
-        return not torch.cuda.is_available() and "bf16" in Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
+        return pick_device(0) == "cpu" and "bf16" in Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
     return False
 
 

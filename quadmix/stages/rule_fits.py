@@ -29,7 +29,7 @@ from quadmix.selectors.rules import (
     rule_plan,
     rule_plan_within,
 )
-from quadmix.stages.fitting import score_histograms
+from quadmix.stages.fitting import give_back, score_histograms
 from quadmix.stages.quad.cluster_table import ClusterTable, cluster_table
 from quadmix.stages.rows import RowReader
 
@@ -162,6 +162,7 @@ def _criteria_mix(fit: RuleFit) -> Rule:
     assert asked is not None
     shares = (1.0,) * len(asked.criteria) if isinstance(asked.shares, str) else asked.shares
     depths = tuple(ScoreDepth.of(sketch, fine) for sketch, fine in fit.histograms(asked.criteria))
+    give_back()
     return CriteriaMix(asked.criteria, shares, depths)
 
 

@@ -154,13 +154,13 @@ def test_the_pool_that_the_estimates_are_held_to_is_the_shipped_one() -> None:
 def test_bfloat16_is_advised_where_it_was_measured_to_be_faster(
     whole_run: WholeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import torch
+    from proxy_models.swarm import pick_device
 
     seconds = {"float32": 3e-4, "bfloat16": 2e-4}
     cpuinfo = tmp_path / "cpuinfo"
     for flags, wanted in (("flags: avx2 avx512_bf16", True), ("Features: fp bf16", True), ("flags: avx2", False)):
         cpuinfo.write_text(flags)
-        assert plan._has_bfloat16(str(cpuinfo)) is (wanted and not torch.cuda.is_available())
+        assert plan._has_bfloat16(str(cpuinfo)) is (wanted and pick_device(0) == "cpu")
     assert not plan._has_bfloat16(str(tmp_path / "none"))
     monkeypatch.setattr(plan, "_step_seconds", lambda _, proxy: seconds[proxy.precision])
     said = "search.proxy.precision: bfloat16 trains such proxies 1.5 times as fast on this processor"
