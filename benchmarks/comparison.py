@@ -47,7 +47,8 @@ READ = 128
 TITLES = {"example": "The shipped pool", "corpus": "350 MB of real text"}
 TOOK = {
     "example": "18 min 51 s on two free cores of an AMD EPYC, 34 CPU minutes (49 on a 2.5 GHz Xeon).",
-    "corpus": "90 CPU minutes on a 2.5 GHz Xeon, annotation, RegMix's own swarm and the search included.",
+    "corpus": "90 CPU minutes on a 2.5 GHz Xeon, annotation, RegMix's own swarm and the search included. "
+    "Its search is of before counted losses were believed nat for nat at most (decisions.md).",
 }
 COMMANDS = {
     "example": ("quadmix compare configs/compare.yaml",),
