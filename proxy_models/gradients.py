@@ -59,9 +59,10 @@ def token_losses(hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: 
         normaliser = torch.empty_like(wanted)
         transposed = embedding.T.contiguous()
         block = _block(len(embedding), hidden.device)
+        scratch = hidden.new_empty(min(len(targets), block), len(embedding))
         for begin in range(0, len(targets), block):
             part = slice(begin, begin + block)
-            _, highest, mass = _exponentials(hidden[part], transposed, frequency)
+            _, highest, mass = _exponentials(hidden[part], transposed, frequency, scratch)
             torch.add(mass.log_(), highest, out=normaliser[part])
         return normaliser.sub_(wanted)
 
@@ -83,9 +84,11 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return product
 
 
-def _exponentials(h: Tensor, transposed: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(h E^T - highest), the highest product of each row, and the row sums weighted by frequency."""
-    logits = torch.mm(h, transposed)
+def _exponentials(h: Tensor, transposed: Tensor, frequency: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(h E^T - highest), the highest product of each row, and the row sums weighted by frequency. scratch: an array
+    of at least as many rows, which holds the first: made anew for every block, its pages are what the product waits
+    for."""
+    logits = torch.mm(h, transposed, out=scratch[: len(h)])
     highest = logits.amax(dim=1)
     exponentials = logits.sub_(highest[:, None]).exp_()
     return exponentials, highest, torch.mv(exponentials, frequency)
@@ -105,9 +108,10 @@ def _by_rows(
     grad_weighted = torch.zeros_like(transposed)
     normaliser = hidden.new_empty(n)
     block = _block(len(embedding), hidden.device)
+    scratch = hidden.new_empty(min(n, block), len(embedding))
     for begin in range(0, n, block):
         part = slice(begin, begin + block)
-        exponentials, highest, mass = _exponentials(hidden[part], transposed, frequency)
+        exponentials, highest, mass = _exponentials(hidden[part], transposed, frequency, scratch)
         scale = (weight / mass)[:, None]
         torch.add(mass.log_(), highest, out=normaliser[part])
         torch.mm(exponentials, weighted, out=grad_hidden[part]).mul_(scale)
