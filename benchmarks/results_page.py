@@ -17,14 +17,13 @@ from quadmix.manifest.durable import write_atomically
 from quadmix.search.confirmation import interval, paired
 from quadmix.search.result import Interval
 
-OURS, NO_COUNTS = "quadmix", "quadmix_no_counts"
-BEFORE_COUNTS = "this project at that commit, before counts: Algorithm 1 with log ranges, realised mixtures as features"
+OURS = "quadmix"
 MEAN = "mean"
 CONFIDENCE = 0.95
 SCALES = ("full", "small")
 WHAT = {
     OURS: "`quadmix search` without repeats: of three draws a trial the one that a counting proxy likes best",
-    NO_COUNTS: "that with `counting: null`: Algorithm 1 with log ranges, realised mixtures as features",
+    "quadmix_no_counts": "that with `counting: null`: Algorithm 1 with log ranges, realised mixtures as features",
     "quadmix_rounds": "that with `search.rounds: 3`: half of the trials drawn, the rest where losses promise most",
     "paper": "the paper's search: its ranges, LightGBM on raw θ, the average of the best ten of 100,000",
     "uniform_alpha": "ours, all criteria merged with equal weights in every domain",
@@ -245,14 +244,6 @@ def _searches(result: dict[str, Any], rows: Sequence[Judged]) -> Iterator[str]:
         )
 
 
-def _what(results: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """What the mixtures on the page are: stored numbers may be older than the search that this project has now."""
-    there = {one["name"] for result in results for one in result["contestants"]}
-    for name, text in WHAT.items():
-        if name in there:
-            yield name, BEFORE_COUNTS if name == OURS and NO_COUNTS not in there else text
-
-
 def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "## What was compared"
     yield ""
@@ -262,7 +253,7 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from _table(
         ["mixture", "what it is"],
         [
-            *([f"`{name}`", text] for name, text in _what(results)),
+            *([f"`{name}`", text] for name, text in WHAT.items()),
             ["`topk_SCORE`", "the best documents of the whole pool by one score, each once"],
         ],
     )
