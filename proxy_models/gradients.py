@@ -15,6 +15,9 @@ What is left beside the products is exponentials. They are powers of two, of log
 to .8 of the time for them that it takes for powers of e, by processor. Bounded logits need no maximum first. Rows of
 the exponentials are a little apart in memory: at distances of a power of two, a column of them meets in one set of the
 cache, and the product that reads columns takes a third longer.
+
+On processors with units for it, products can be of bfloat16 numbers; what is summed or exponentiated is float32 then
+too, and exponentials are rounded for the products alone.
 """
 
 from __future__ import annotations
@@ -35,25 +38,33 @@ PANEL_BYTES = 2**27  # at most, for larger vocabularies
 SAFE_LOGIT = 64.0  # exp of it, summed over millions of words, is far from float32's end on either side
 EPSILON = 1e-6
 LOG2_E, LOG_2 = 1.0 / math.log(2.0), math.log(2.0)
-GAP = 16  # float32 entries, a cache line: between a row of exponentials and the next
+GAP = 32  # entries, a cache line or two: between a row of exponentials and the next
 
 
 def head_loss(
-    hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: Tensor, grad_embedding: Tensor, share: float = 1.0
+    hidden: Tensor,
+    embedding: Tensor,
+    frequency: Tensor,
+    targets: Tensor,
+    grad_embedding: Tensor,
+    share: float = 1.0,
+    products: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """share times the mean over positions of -log softmax(hidden @ embedding.T + log frequency)[target].
 
     hidden: (n, d); embedding: (vocab, d); frequency: (vocab,) positive, a constant; targets: (n,) int64 -> the scalar
     and its gradient by `hidden`, (n, d). Its gradient by `embedding` is added to `grad_embedding`: an array of that
-    size is not made, filled, scaled and added for every micro batch.
+    size is not made, filled, scaled and added for every micro batch. products: what is multiplied is rounded to this
+    type first; not at all without it.
     """
     with torch.no_grad():
+        head = _Head(embedding, frequency, products or embedding.dtype)
         weight = share / len(targets)
         safe = _bounded(hidden, embedding)
         if safe and len(embedding) > ROWWISE:
-            normaliser, grad_hidden = _by_tiles(hidden, embedding, frequency, weight, grad_embedding)
+            normaliser, grad_hidden = _by_tiles(hidden, head, weight, grad_embedding)
         else:
-            normaliser, grad_hidden = _by_rows(hidden, embedding, frequency, weight, grad_embedding, safe)
+            normaliser, grad_hidden = _by_rows(hidden, head, weight, grad_embedding, safe)
         rows = embedding[targets]
         grad_hidden.sub_(rows, alpha=weight)
         grad_embedding.index_add_(0, targets, hidden, alpha=-weight)
@@ -68,10 +79,10 @@ def token_losses(hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: 
         normaliser = torch.empty_like(wanted)
         safe = _bounded(hidden, embedding)
         block = _block(len(embedding), hidden.device)
-        scratch = _apart(min(len(targets), block), len(embedding), hidden)
+        scratch = _apart(min(len(targets), block), len(embedding), hidden.dtype, hidden.device)
         for begin in range(0, len(targets), block):
             part = slice(begin, begin + block)
-            _, highest, mass = _exponentials(hidden[part] * LOG2_E, embedding, frequency, scratch, safe)
+            _, highest, mass = _exponentials(hidden[part] * LOG2_E, embedding, frequency, scratch, scratch, safe)
             torch.add(mass.log_(), highest, out=normaliser[part])
         return normaliser.sub_(wanted)
 
@@ -93,79 +104,99 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return product
 
 
+class _Head:
+    """What the sums over words need of a head; `words` and `weighted`, rows times frequency, only enter products."""
+
+    def __init__(self, embedding: Tensor, frequency: Tensor, products: torch.dtype) -> None:
+        self.frequency = frequency
+        self.words = embedding.to(products)
+        self.weighted = (embedding * frequency[:, None]).to(products)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+
 def _exponentials(
-    scaled: Tensor, embedding: Tensor, frequency: Tensor, scratch: Tensor, safe: bool
+    scaled: Tensor, words: Tensor, frequency: Tensor, scratch: Tensor, out: Tensor, safe: bool
 ) -> tuple[Tensor, Tensor | float, Tensor]:
     """exp(h E^T - highest), the highest product of each row, and the row sums weighted by frequency.
 
-    scaled: h LOG2_E. scratch: an array of at least as many rows, which holds the exponentials: made anew for every
-    block, its pages are what the product waits for. safe: products are bounded, and nothing is subtracted.
+    scaled: h LOG2_E. out: an array of at least as many rows, of the type of both factors, which gets the exponentials:
+    made anew for every block, its pages are what the product waits for. scratch: the same array, or a float32 one where
+    `out` is rounded. safe: products are bounded, and nothing is subtracted.
     """
-    logits = torch.mm(scaled, embedding.T, out=scratch[: len(scaled)])
-    if safe:
-        logits.exp2_()
-        return logits, 0.0, torch.mv(logits, frequency)
-    highest = logits.amax(dim=1)
-    logits.sub_(highest[:, None]).exp2_()
-    return logits, highest.mul_(LOG_2), torch.mv(logits, frequency)
+    out = torch.mm(scaled, words.T, out=out[: len(scaled)])
+    logits = out if scratch.dtype is out.dtype else scratch[: len(scaled)].copy_(out)
+    highest: Tensor | float = 0.0
+    if not safe:
+        largest = logits.amax(dim=1)
+        logits.sub_(largest[:, None])
+        highest = largest.mul_(LOG_2)
+    mass = torch.mv(logits.exp2_(), frequency)
+    return (out if logits is out else out.copy_(logits)), highest, mass
 
 
-def _by_rows(
-    hidden: Tensor, embedding: Tensor, frequency: Tensor, weight: float, grad_embedding: Tensor, safe: bool
-) -> tuple[Tensor, Tensor]:
+def _by_rows(hidden: Tensor, head: _Head, weight: float, grad_embedding: Tensor, safe: bool) -> tuple[Tensor, Tensor]:
     """Log of the normaliser of every row, (n,), and `weight` times the gradients of their sum by hidden, (n, d).
 
     The gradient by the embedding is added to `grad_embedding`.
     """
-    n = len(hidden)
-    weighted = embedding * frequency[:, None]
-    scaled = hidden * LOG2_E
+    n, products = len(hidden), head.words.dtype
+    scaled = (hidden * LOG2_E).to(products)
     grad_hidden = torch.empty_like(hidden)
-    grad_weighted = torch.zeros_like(embedding)
+    grad_weighted = torch.zeros_like(grad_embedding)
     normaliser = hidden.new_empty(n)
-    block = _block(len(embedding), hidden.device)
-    scratch = _apart(min(n, block), len(embedding), hidden)
+    block = _block(len(head), hidden.device)
+    scratch = _apart(min(n, block), len(head), hidden.dtype, hidden.device)
+    rounded = scratch if products is hidden.dtype else _apart(len(scratch), len(head), products, hidden.device)
     for begin in range(0, n, block):
         part = slice(begin, begin + block)
-        exponentials, highest, mass = _exponentials(scaled[part], embedding, frequency, scratch, safe)
+        exponentials, highest, mass = _exponentials(scaled[part], head.words, head.frequency, scratch, rounded, safe)
         scale = (weight / mass)[:, None]
         torch.add(mass.log_(), highest, out=normaliser[part])
-        torch.mm(exponentials, weighted, out=grad_hidden[part]).mul_(scale)
-        grad_weighted.addmm_(exponentials.T, hidden[part] * scale)
-    grad_embedding.addcmul_(grad_weighted, frequency[:, None])
+        torch.mul(torch.mm(exponentials, head.weighted), scale, out=grad_hidden[part])
+        _add_product(grad_weighted, exponentials.T, hidden[part] * scale)
+    grad_embedding.addcmul_(grad_weighted, head.frequency[:, None])
     return normaliser, grad_hidden
 
 
-def _by_tiles(
-    hidden: Tensor, embedding: Tensor, frequency: Tensor, weight: float, grad_embedding: Tensor
-) -> tuple[Tensor, Tensor]:
+def _by_tiles(hidden: Tensor, head: _Head, weight: float, grad_embedding: Tensor) -> tuple[Tensor, Tensor]:
     """As `_by_rows`, for logits within SAFE_LOGIT: nothing is subtracted before they are exponentiated."""
-    n, vocab = len(hidden), len(embedding)
+    n, vocab, products = len(hidden), len(head), head.words.dtype
     panel = _panel(vocab)
     tiles = [slice(begin, min(begin + TILE, vocab)) for begin in range(0, vocab, TILE)]
-    weighted = embedding * frequency[:, None]
-    scaled = hidden * LOG2_E
+    scaled = (hidden * LOG2_E).to(products)
     mass = hidden.new_zeros(n)
     grad_hidden = torch.zeros_like(hidden)
-    grad_weighted = torch.zeros_like(embedding)
-    kept = [_apart(min(n, panel), len(embedding[words]), hidden) for words in tiles]
+    grad_weighted = torch.zeros_like(grad_embedding)
+    kept = [_apart(min(n, panel), tile.stop - tile.start, products, hidden.device) for tile in tiles]
+    scratch = hidden.new_empty(min(n, TILE_ROWS) if products is not hidden.dtype else 0, TILE)
     for begin in range(0, n, panel):
         end = min(begin + panel, n)
-        for words, exponentials in zip(tiles, kept, strict=True):
+        for tile, exponentials in zip(tiles, kept, strict=True):
             for first in range(begin, end, TILE_ROWS):
                 part = slice(first, min(first + TILE_ROWS, end))
                 block = exponentials[part.start - begin : part.stop - begin]
-                torch.mm(scaled[part], embedding[words].T, out=block).exp2_()
-                mass[part].addmv_(block, frequency[words])
-                grad_hidden[part].addmm_(block, weighted[words])
+                full = block if products is hidden.dtype else scratch[:, : block.shape[1]]
+                _, _, sums = _exponentials(scaled[part], head.words[tile], head.frequency[tile], full, block, True)
+                mass[part].add_(sums)
+                _add_product(grad_hidden[part], block, head.weighted[tile])
         part = slice(begin, end)
         scale = (weight / mass[part])[:, None]
         grad_hidden[part].mul_(scale)
-        divided = hidden[part] * scale
-        for words, exponentials in zip(tiles, kept, strict=True):
-            grad_weighted[words].addmm_(exponentials[: end - begin].T, divided)
-    grad_embedding.addcmul_(grad_weighted, frequency[:, None])
+        divided = (hidden[part] * scale).to(products)
+        for tile, exponentials in zip(tiles, kept, strict=True):
+            _add_product(grad_weighted[tile], exponentials[: end - begin].T, divided)
+    grad_embedding.addcmul_(grad_weighted, head.frequency[:, None])
     return mass.log_(), grad_hidden
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, the right one rounded as the left one is; the sum is of total's type."""
+    if left.dtype is total.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(torch.mm(left, right.to(left.dtype)))
 
 
 def _panel(vocab: int) -> int:
@@ -178,9 +209,9 @@ def _block(vocab: int, device: torch.device) -> int:
     return BLOCK if device.type == "cpu" else _panel(vocab)
 
 
-def _apart(rows: int, columns: int, like: Tensor) -> Tensor:
+def _apart(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """An array to be filled, (rows, columns), with GAP entries between its rows."""
-    return like.new_empty(rows, columns + GAP)[:, :columns]
+    return torch.empty(rows, columns + GAP, dtype=dtype, device=device)[:, :columns]
 
 
 def _bounded(hidden: Tensor, embedding: Tensor) -> bool:

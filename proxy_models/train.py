@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from proxy_models.bfloat16 import head_loss_in_bfloat16
 from proxy_models.completions import HeldOut
 from proxy_models.data import Tokens
 from proxy_models.gradients import head_loss, token_losses
@@ -144,9 +143,14 @@ def backward(model: Decoder, inputs: torch.Tensor, targets: torch.Tensor, share:
     halved = model.config.precision == "bfloat16"
     with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=halved):
         hidden = model.body(looked_up)
-    head = head_loss_in_bfloat16 if halved else head_loss
-    loss, gradient = head(
-        hidden.detach().flatten(0, 1), embedding, model.frequency, targets.flatten(), embedding.grad, share
+    loss, gradient = head_loss(
+        hidden.detach().flatten(0, 1),
+        embedding,
+        model.frequency,
+        targets.flatten(),
+        embedding.grad,
+        share,
+        torch.bfloat16 if halved else None,
     )
     hidden.backward(gradient.view_as(hidden))  # type: ignore[no-untyped-call]
     assert looked_up.grad is not None
