@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quadmix.config_reader import check_config, read_config
-from quadmix.stages import plan
+from quadmix.stages import plan, plan_probe
 from quadmix.stages.plan import make_estimate
 from quadmix.stages.records import current
 from tests.e2e.command_line import quadmix
@@ -160,19 +160,20 @@ def test_bfloat16_is_advised_where_it_was_measured_to_be_faster(
     cpuinfo = tmp_path / "cpuinfo"
     for flags, wanted in (("flags: avx2 avx512_bf16", True), ("Features: fp bf16", True), ("flags: avx2", False)):
         cpuinfo.write_text(flags)
-        assert plan._has_bfloat16(str(cpuinfo)) is (wanted and pick_device(0) == "cpu")
-    assert not plan._has_bfloat16(str(tmp_path / "none"))
-    monkeypatch.setattr(plan, "_step_seconds", lambda _, proxy: seconds[proxy.precision])
+        assert plan_probe.has_bfloat16(str(cpuinfo)) is (wanted and pick_device(0) == "cpu")
+    assert not plan_probe.has_bfloat16(str(tmp_path / "none"))
+    for module in (plan, plan_probe):
+        monkeypatch.setattr(module, "step_seconds", lambda _, proxy: seconds[proxy.precision])
     said = "search.proxy.precision: bfloat16 trains such proxies 1.5 times as fast on this processor"
 
     def advised(*changes: str) -> bool:
         return said in make_estimate(read_config(whole_run.config, list(changes))).advice
 
-    monkeypatch.setattr(plan, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(plan_probe, "has_bfloat16", lambda: True)
     assert advised()
     assert not advised("search.proxy.precision=bfloat16")
-    monkeypatch.setattr(plan, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(plan_probe, "has_bfloat16", lambda: False)
     assert not advised()
-    monkeypatch.setattr(plan, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(plan_probe, "has_bfloat16", lambda: True)
     seconds["bfloat16"] = 2.9e-4
     assert not advised()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from quadmix.stages.plan import SUMMARY_FILE, quota_problems
+from quadmix.stages.annotate import SUMMARY_FILE
+from quadmix.stages.plan_quotas import quota_problems
 from quadmix.stages.records import stage_directory
 from tests.selectors.contract_pools import annotate, config_of, documents
 
