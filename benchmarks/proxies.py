@@ -274,9 +274,8 @@ def compare(name: str, shape: Shape, repeats: int) -> bool:
     mine, theirs = (min(seconds[loop]) / seen for loop in (precisions[0], "plain"))
     rate = f"{shape.flops / floor / 1e9:.0f} GFLOP/s, a large product's {large / 1e9:.0f}"
     print(f"floor          {1 / floor:9,.0f} tokens/s/core by float32 matrix products alone ({rate})")
-    print(
-        f"               they would be {theirs / floor:.2f} times the plain loop; ours takes {mine / floor:.2f} times as long"
-    )
+    taken = f"ours in {precisions[0]} takes {mine / floor:.2f} times as long"
+    print(f"               they would be {theirs / floor:.2f} times the plain loop; {taken}")
     for precision, one in shaped.items():
         where_time_goes(precision, one, tokens)
     return agree and best >= shape.goal

@@ -78,8 +78,10 @@ def test_a_large_vocabulary_gives_the_same_sums_in_either_order(
 
 
 @pytest.mark.parametrize("vocab", [101, ROWWISE + TILE + 7], ids=["by rows", "by tiles"])
-@pytest.mark.parametrize("size", [1.0, 30.0], ids=["bounded logits", "large logits"])
-def test_rounded_products_change_the_loss_and_its_gradients_by_their_rounding_alone(vocab: int, size: float) -> None:
+@pytest.mark.parametrize(("size", "bound"), [(1.0, 0.02), (30.0, 0.1)], ids=["bounded logits", "large logits"])
+def test_rounded_products_change_the_loss_and_its_gradients_by_their_rounding_alone(
+    vocab: int, size: float, bound: float
+) -> None:
     hidden, embedding, frequency, targets = case(2 * PANEL_ROWS + 3, vocab, 12, torch.float32)
     found = {}
     for products in (None, torch.bfloat16):
@@ -88,7 +90,7 @@ def test_rounded_products_change_the_loss_and_its_gradients_by_their_rounding_al
         found[products] = (loss.detach(), grad_hidden, total - 0.25)
     for name, exact, rounded in zip(("loss", "hidden", "embedding"), *found.values(), strict=True):
         error = float((exact - rounded).norm() / exact.norm())
-        assert 1e-7 < error < 0.02, f"{name}: {error}"  # eight bits are rounded by .002; sums and signs keep more
+        assert 1e-7 < error < bound, f"{name}: {error}"  # eight bits: .002 of a logit, and of every factor
 
 
 def test_a_panel_holds_no_more_bytes_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
