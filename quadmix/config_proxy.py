@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from quadmix.config_values import Section
 
+ARITHMETIC = 2  # raised where the same proxy's losses have other bits than before: a swarm holds one kind
+
 
 class ProxyConfig(Section):
     """Sizes and optimiser of a decoder proxy (RoPE, SwiGLU, RMSNorm, tied head).

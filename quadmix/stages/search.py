@@ -89,7 +89,7 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         "config.search": settings.model_dump_json(exclude={"trials_per_task", "warm_start"}),
         "rules": str(_RULES),
     }
-    warm = sources(config, settings)
+    warm = sources(config, settings, parts, [target.name for target in targets])
     if warm:
         parts["warm_start"] = fingerprint(*(record_digest(source.record) for source in warm))
     reuse = find(root, STAGE, parts)
@@ -102,8 +102,8 @@ def search(config: RunConfig, engine: Engine, progress: Progress, annotated: Ann
         directory = begin(root, STAGE, parts)
         swarm_directory = begin(root, "swarm", shared)
         prepared = prepare(config, settings, engine, progress, annotated, tokenizer, targets, swarm_directory)
-        facts = domain_facts(config, annotated.summary, prepared.sample.whole_quality)
-        earlier = earlier_trials(warm, parts, facts, list(prepared.facts))
+        facts = domain_facts(config, annotated, prepared.sample.whole_quality)
+        earlier = earlier_trials(warm, facts, list(prepared.facts), progress)
         result = _Run(
             config, settings, engine, progress, annotated, prepared, constraints, earlier, tokenizer.end_id
         ).result()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from quadmix import __version__
 from quadmix.config import RunConfig, SearchConfig
+from quadmix.config_proxy import ARITHMETIC
 from quadmix.core.normalise import save_score_maps
 from quadmix.engine.base import Engine
 from quadmix.errors import ConfigError
@@ -74,6 +75,7 @@ def swarm_parts(
     """What every proxy's losses depend on beside its own job."""
     return {
         "version": __version__,
+        "arithmetic": str(ARITHMETIC),
         "annotations": record_digest(annotated.record),
         "tokenizer": tokenizer.digest,
         "targets": fingerprint(*(target.digest for target in targets)),

@@ -1,10 +1,10 @@
 """Trials of earlier searches (`search.warm_start`): which may be read at all, and which of them are believed.
 
 An earlier search is an output folder whose search is finished. Its trials are read when what its losses mean is the
-same: tokenizer, targets, proxies, tokens per trial, criteria, and the domains. A domain is the same when it has the
-same name under the same labelling, and about the same text: mean normalised scores within 0.1 of each other and tokens
-within a factor of 4. Anything else is refused with all reasons: shares of other domains are other mixtures. What cannot
-be seen from outside is judged by prediction (quadmix.search.warm_start).
+same: tokenizer, targets, proxies, tokens per trial, criteria and labelling. Which of its domains are this pool's is
+told by `quadmix.search.domain_match`: a trial with text of others is left out, and one whose pool lacked a domain of
+this pool had none of it. Anything else is refused with all reasons. What cannot be seen from outside is judged by
+prediction (`quadmix.search.warm_start`).
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from quadmix.config import RunConfig, SearchConfig
-from quadmix.core.summary import PoolSummary
 from quadmix.errors import ConfigError
 from quadmix.hashing import fingerprint
+from quadmix.progress import Progress
+from quadmix.search.domain_match import match_domains
 from quadmix.search.result import SearchResult
 from quadmix.search.warm_start import Earlier, Floats
+from quadmix.stages.annotate import Annotated
 from quadmix.stages.records import StageRecord, current, peek, stage_directory
 
 DOMAINS_FILE = "domains.json"
 RESULT_FILE = "result.json"
 _STAGE = "search"
+_LEAVE_OUT = "search.warm_start: leave out what does not match; its trials say nothing here"
 _SAME_PARTS = {
     "tokenizer": "tokenizer",
     "targets": "targets (their texts, or how they are halved)",
@@ -35,8 +37,6 @@ _SAME_PARTS = {
     "config.search.tokens_per_trial": "search.tokens_per_trial",
     "config.search.eval_tokens": "search.eval_tokens",
 }
-_QUALITY_APART = 0.1
-_TOKENS_APART = 4.0
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,15 @@ class Source:
     directory: Path
     record: StageRecord
 
+    def result(self) -> SearchResult:
+        return SearchResult.from_json((self.directory / RESULT_FILE).read_bytes())
 
-def domain_facts(config: RunConfig, summary: PoolSummary, whole_quality: Floats) -> bytes:
+
+def domain_facts(config: RunConfig, annotated: Annotated, whole_quality: Floats) -> bytes:
     """What identifies each domain, as JSON. whole_quality: (n_domains, n_criteria), of whole domains, normalised."""
+    summary = annotated.summary
     facts = {
-        "labels": labels_of(config),
+        "labels": labels_of(config, annotated.record),
         "normalise": config.mixture.normalise,
         "domains": {
             name: {
@@ -67,13 +71,24 @@ def domain_facts(config: RunConfig, summary: PoolSummary, whole_quality: Floats)
     return (json.dumps(facts, allow_nan=False, ensure_ascii=False, indent=1) + "\n").encode("utf-8")
 
 
-def labels_of(config: RunConfig) -> str:
-    """Identity of how documents come to their domains."""
-    return fingerprint(config.annotate.domains.model_dump_json(), str(config.pool.columns.domain))
+def labels_of(config: RunConfig, annotations: StageRecord) -> str:
+    """Identity of how documents come to their domains. Columns and labelled examples give names that mean the same in
+    another pool; clusters' names are numbers of one fitted model."""
+    section = config.annotate.domains
+    if section.kind == "column":
+        return fingerprint("column", str(config.pool.columns.domain))
+    if section.kind == "clusters":
+        return str(annotations.summary["labeler"]["fingerprint"])
+    return fingerprint(section.model_dump_json())
 
 
-def sources(config: RunConfig, settings: SearchConfig) -> list[Source]:
-    """The searches that `search.warm_start` names. Raises ConfigError for folders without one, all at once."""
+def sources(
+    config: RunConfig, settings: SearchConfig, parts: Mapping[str, str], targets: Sequence[str]
+) -> list[Source]:
+    """The searches that `search.warm_start` names, their losses of the same kind as this one's. parts: of this search.
+
+    Raises ConfigError with everything that does not match, before anything is trained or tokenised.
+    """
     found, problems = [], []
     for path in settings.warm_start:
         root = Path(path)
@@ -87,60 +102,54 @@ def sources(config: RunConfig, settings: SearchConfig) -> list[Source]:
         elif (reuse := peek(root, _STAGE, record.parts)).record is None:
             problems.append(f"search.warm_start: {path}: {reuse.why}; run that search again or leave it out")
         else:
-            found.append(Source(path, stage_directory(root, _STAGE, record.fingerprint), record))
+            source = Source(path, stage_directory(root, _STAGE, record.fingerprint), record)
+            problems += [f"search.warm_start: {path}: {reason}" for reason in _other_losses(source, parts, targets)]
+            found.append(source)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([*problems, _LEAVE_OUT])
     return found
 
 
-def earlier_trials(
-    found: Sequence[Source], parts: Mapping[str, str], facts: bytes, targets: Sequence[str]
-) -> list[Earlier]:
-    """Their finished thetas and baselines. parts: of this search; facts: `domain_facts` of its pool.
+def _other_losses(source: Source, parts: Mapping[str, str], targets: Sequence[str]) -> list[str]:
+    """Why its losses mean something else than this search's."""
+    reasons = [f"another {what}" for part, what in _SAME_PARTS.items() if source.record.parts.get(part) != parts[part]]
+    if not (source.directory / DOMAINS_FILE).is_file():
+        reasons.append(f"it has no {DOMAINS_FILE}")
+    theirs = source.result().targets
+    if sorted(theirs) != sorted(targets):
+        reasons.append(f"its targets are {', '.join(theirs)}")
+    return reasons
 
-    Raises ConfigError with everything that does not match.
+
+def earlier_trials(found: Sequence[Source], facts: bytes, targets: Sequence[str], progress: Progress) -> list[Earlier]:
+    """Their finished thetas and baselines, as mixtures of this pool's domains. facts: `domain_facts` of this pool.
+
+    Says which domains differ and how many trials that costs. Raises ConfigError where criteria or labels differ, or
+    none are left of a search.
     """
     mine = json.loads(facts)
     problems: list[str] = []
     earlier = []
     for source in found:
-        reasons = [
-            f"another {what}" for part, what in _SAME_PARTS.items() if source.record.parts.get(part) != parts[part]
-        ]
-        stored = source.directory / DOMAINS_FILE
-        reasons += _apart(json.loads(stored.read_bytes()), mine) if stored.is_file() else [f"it has no {DOMAINS_FILE}"]
-        result = SearchResult.from_json((source.directory / RESULT_FILE).read_bytes())
-        if sorted(result.targets) != sorted(targets):
-            reasons.append(f"its targets are {', '.join(result.targets)}")
+        match = match_domains(json.loads((source.directory / DOMAINS_FILE).read_bytes()), mine)
+        done = [(one.mixture, one.losses) for one in source.result().trials if one.mixture and one.losses]
+        kept = [(match.translated(mixture), losses) for mixture, losses in done if match.holds(mixture)]
+        reasons = [*match.refused]
+        if not reasons and not kept:
+            reasons = [
+                *match.differences,
+                f"each of its {len(done)} trials has text of domains that are gone or others",
+            ]
         problems += [f"search.warm_start: {source.path}: {reason}" for reason in reasons]
-        if not reasons:
-            done = [(one.mixture, one.losses) for one in result.trials if one.mixture and one.losses]
-            losses = np.array([[measured[name] for name in targets] for _, measured in done])
-            earlier.append(Earlier(source.path, [mixture for mixture, _ in done], losses))
+        if reasons:
+            continue
+        if match.differences:
+            progress.say(
+                f"search: {source.path}: {'; '.join(match.differences)}. {len(kept)} of its {len(done)} trials can be "
+                "read as mixtures of this pool"
+            )
+        losses = np.array([[measured[name] for name in targets] for _, measured in kept])
+        earlier.append(Earlier(source.path, [mixture for mixture, _ in kept], losses))
     if problems:
-        raise ConfigError([*problems, "search.warm_start: leave out what does not match; its trials say nothing here"])
+        raise ConfigError([*problems, _LEAVE_OUT])
     return earlier
-
-
-def _apart(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
-    reasons = []
-    if theirs["labels"] != mine["labels"]:
-        reasons.append("its documents were labelled with domains in another way (annotate.domains)")
-    if theirs["normalise"] != mine["normalise"]:
-        reasons.append(f"mixture.normalise was {theirs['normalise']}, is {mine['normalise']}")
-    before, now = theirs["domains"], mine["domains"]
-    reasons += [f"domain {name!r} is new" for name in sorted(now.keys() - before.keys())]
-    reasons += [f"domain {name!r} is gone" for name in sorted(before.keys() - now.keys())]
-    for name in sorted(before.keys() & now.keys()):
-        old, new = before[name], now[name]
-        ratio = max(old["tokens"], new["tokens"]) / max(min(old["tokens"], new["tokens"]), 1)
-        if ratio > _TOKENS_APART:
-            reasons.append(f"domain {name!r} had {old['tokens']:,} tokens, has {new['tokens']:,}")
-        if old["quality"].keys() != new["quality"].keys():
-            reasons.append(f"criteria were {', '.join(old['quality'])}, are {', '.join(new['quality'])}")
-            break
-        for criterion, value in new["quality"].items():
-            was = old["quality"][criterion]
-            if was is not None and value is not None and abs(was - value) > _QUALITY_APART:
-                reasons.append(f"domain {name!r}: mean {criterion} was {was:.2f}, is {value:.2f}")
-    return reasons

@@ -24,8 +24,10 @@ from quadmix.progress import Progress
 from quadmix.search.result import JOINT, SearchResult
 from quadmix.search.trial_files import ColumnChoice, read_swarm, swarm_files
 from quadmix.stages.annotate import Annotated, annotate
+from quadmix.stages.records import current
 from quadmix.stages.search import search
 from quadmix.stages.swarm import TrainJobs
+from quadmix.stages.warm_starting import Source, earlier_trials
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TRIALS = 8
@@ -395,6 +397,32 @@ def _run_and_die(folder: Path, lines: int) -> None:
 
 if __name__ == "__main__":
     _run_and_die(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+def test_trials_of_a_pool_before_a_domain_came_or_went(folder: Path, finished: SearchResult, tmp_path: Path) -> None:
+    found = next((folder / "whole" / "stages").glob("search-*"))
+    record = current(folder / "whole", "search")
+    assert record is not None
+    facts = json.loads((found / "domains.json").read_bytes())
+    first, *others = facts["domains"]
+    used = [trial for trial in finished.trials if trial.losses]
+    source = Source("before", found, record)
+    # the pool has one domain more than the earlier one had
+    wider = {**facts, "domains": {**facts["domains"], "new": facts["domains"][first]}}
+    said = io.StringIO()
+    (earlier,) = earlier_trials([source], json.dumps(wider).encode(), ["howto"], Progress("plain", said))
+    assert len(earlier.mixtures) == len(used)
+    assert all(mixture.share["new"] == 0.0 for mixture in earlier.mixtures)
+    assert "domain 'new' is new" in said.getvalue()
+    # and one less: trials with its text say nothing
+    narrower = {**facts, "domains": {name: facts["domains"][name] for name in others}}
+    usable = [trial for trial in used if trial.mixture and trial.mixture.share[first] <= 0.01]
+    if usable:
+        (earlier,) = earlier_trials([source], json.dumps(narrower).encode(), ["howto"], Progress.silent())
+        assert [round(sum(mixture.share.values()), 9) for mixture in earlier.mixtures] == [1.0] * len(usable)
+    else:
+        with pytest.raises(ConfigError, match="is gone"):
+            earlier_trials([source], json.dumps(narrower).encode(), ["howto"], Progress.silent())
 
 
 def test_an_earlier_search_warms_a_later_one_and_another_one_is_refused(folder: Path, finished: SearchResult) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from quadmix import __version__
 from quadmix.config import CompareConfig, RunConfig
-from quadmix.config_proxy import ProxyConfig
+from quadmix.config_proxy import ARITHMETIC, ProxyConfig
 from quadmix.engine.base import Engine
 from quadmix.engine.gpus import assigned_gpus
 from quadmix.hashing import fingerprint, seed_for
@@ -54,6 +54,7 @@ def training_parts(
     """What every target model's losses depend on beside its own job."""
     return {
         "version": __version__,
+        "arithmetic": str(ARITHMETIC),
         "annotations": record_digest(annotated.record),
         "tokenizer": tokenizer.digest,
         "targets": fingerprint(*(target.digest for target in targets)),

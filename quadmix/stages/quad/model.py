@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from quadmix import __version__
 from quadmix.config import HuggingFaceModelConfig, RunConfig, TrainedModelConfig
-from quadmix.config_proxy import ProxyConfig
+from quadmix.config_proxy import ARITHMETIC, ProxyConfig
 from quadmix.engine.base import Engine
 from quadmix.errors import InputError
 from quadmix.hashing import folder_digest, seed_for
@@ -74,6 +74,7 @@ def quad_model(
     root = Path(config.output)
     parts = {
         "version": __version__,
+        "arithmetic": str(ARITHMETIC),
         "store": store.digest,
         "config.quad.model": chosen.model_dump_json(),
         "seed": str(config.seed),
