@@ -25,6 +25,7 @@ FINALISTS = 500
 TOP = 10
 ROUNDS = 3
 DRAWS = CountingConfig().draws
+SHIPPED = "auto"  # the regressor of a search that names none
 
 
 def interval(values: Floats) -> float:
@@ -66,7 +67,7 @@ def _told(mixtures: Mixtures, counted: Problem | None) -> Mixtures:
     return mixtures if counted is None else replace(mixtures, counted=counted.loss(mixtures)[:, None])
 
 
-def one_shot(problem: Problem, seed: int, noise: float, n: int, kind: str, *, theta: bool = False) -> float:
+def one_shot(problem: Problem, seed: int, noise: float, n: int, kind: str = SHIPPED, *, theta: bool = False) -> float:
     """`n` draws of Algorithm 1, one fit."""
     trials = tried(problem, problem.draw(n, seed_for(seed, "trials")), seed, noise)
     return propose(problem, trials, kind, seed_for(seed, "candidates"), theta=theta)
@@ -79,11 +80,12 @@ def with_counts(problem: Problem, counted: Problem, seed: int, noise: float, n: 
     told = counted.loss(counted.mixtures(draws)).reshape(n, DRAWS)
     cube = draws.reshape(n, DRAWS, -1)[np.arange(n), told.argmin(axis=1)]
     trials = tried(problem, cube, seed, noise)
-    return propose(problem, trials, "gaussian_process", seed_for(seed, "candidates"), counted=counted)
+    return propose(problem, trials, SHIPPED, seed_for(seed, "candidates"), counted=counted)
 
 
 def sequential(problem: Problem, seed: int, noise: float, n: int) -> float:
-    """Half of the trials by Algorithm 1, then rounds of equal size, as the search stage has them."""
+    """Half of the trials by Algorithm 1, then rounds of equal size by a Gaussian process, as the search stage has
+    them."""
     asking = NextRound(problem.space, problem.mixture, problem.tokens, problem.cheap, problem.full, problem.quality)
     first, *later = round_sizes(n, ROUNDS)
     cube = problem.draw(first, seed_for(seed, "trials"))
@@ -97,4 +99,4 @@ def sequential(problem: Problem, seed: int, noise: float, n: int) -> float:
                        for f in ("tokens", "share", "repeats", "quality"))),
             np.concatenate([trials.joint, more.joint]),
         )  # fmt: skip
-    return propose(problem, trials, "gaussian_process", seed_for(seed, "candidates"))
+    return propose(problem, trials, SHIPPED, seed_for(seed, "candidates"))
