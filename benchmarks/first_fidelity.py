@@ -36,7 +36,7 @@ def main() -> None:
         problem = Problem.planted(*PROBLEMS[NAMES.index(name)])
         found: dict[tuple[str, int], Floats] = {}
         for n in given.trials:
-            plain = [one_shot(problem, seed, given.noise, n, "gaussian_process") for seed in range(given.seeds)]
+            plain = [one_shot(problem, seed, given.noise, n) for seed in range(given.seeds)]
             helped = [
                 with_counts(problem, disturbed(problem, given.spearman, seed), seed, given.noise, n)
                 for seed in range(given.seeds)

@@ -6,14 +6,16 @@ A problem is a made-up pool (domains, criteria, documents with scores) and a los
 One-shot is the paper's: 384 thetas of Algorithm 1, LightGBM on raw theta, 100,000 candidates, the best ten averaged;
 thetas are drawn from the shipped ranges for both. Sequential: 128 thetas in three rounds, 64 drawn, then 32 and 32 by
 expected improvement; the proposal is the average of the best ten candidates by the shipped regressor on realised
-features. Also shown: one-shot with our features and regressor at 384, 128 and 64, and the search as shipped, at 128 and
-64: one-shot beside a counting proxy that ranks draws with Spearman .92 (`benchmarks.first_fidelity` has more of it).
-Losses carry normal noise, by default as the quick start's proxies of 200,000 tokens have it between mixtures of one seed
-(0.023 nats, measured; a plainer proxy of 100,000 tokens had 0.06 to 0.08). Regret: the true loss of what is proposed
-above the lowest true loss that a long local search finds; mean and 95 % interval over seeds, and of differences between
-schemes seed by seed. The exit code is 1 unless sequential beats the paper's scheme on at least four of five problems.
+features. Also shown: one-shot with our features and regressor at 384, 128 and 64, and the search as shipped, at 128
+and 64: one-shot beside a counting proxy that ranks draws with Spearman .92 (`benchmarks.first_fidelity` has more of
+it). Losses carry normal noise, by default as the quick start's proxies of 200,000 tokens have it between mixtures of
+one seed (0.023 nats, measured; a plainer proxy of 100,000 tokens had 0.06 to 0.08). Regret: the true loss of what is
+proposed above the lowest true loss that a long local search finds; mean and 95 % interval over seeds, and of
+differences between schemes seed by seed. The exit code is 1 unless sequential beats the paper's scheme on at least
+four of five problems.
 
-Counts save trials on a problem where 64 with them are better than 64 without, and not told to be worse than 128 without.
+Counts save trials on a problem where 64 with them are better than 64 without, and not told to be worse than 128
+without.
 """
 
 from __future__ import annotations
