@@ -247,6 +247,18 @@ class ConstraintFact:
 
 @with_config(_STRICT)
 @dataclass(frozen=True)
+class KlFact:
+    """What `mixture.constraints.kl` does. divergence: KL(the proposal's shares || natural), nats; penalty: weight times
+    it; price: by how much the predicted joint objective, penalty left out, falls (nats) without it."""
+
+    weight: float
+    divergence: float
+    penalty: float
+    price: float
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
 class FrontPoint:
     """A finalist that no other one beats on every target."""
 
@@ -293,6 +305,7 @@ class SearchResult:
     noise: Noise | None  # None without `search.noise.seeds`, or where too few of its proxies finished
     more: Worth  # what more trials like these would be worth
     counting: FirstFidelityFacts | None = None
+    kl: KlFact | None = None  # None where its weight is 0
     version: int = field(default=SEARCH_RESULT_VERSION)
 
     @property

@@ -50,15 +50,16 @@ class SharedModels(Protocol):
 
 @dataclass(frozen=True)
 class Screened:
-    """The best of one chunk: row in the chunk (f,) int64, predicted joint loss with its penalty (f,); counts of the
-    whole chunk. front: (g,) rows that no other of the chunk beats on every target, with front_losses (g, n_targets);
-    empty with one target or when none were asked for."""
+    """The best of one chunk: row in the chunk (f,) int64, predicted joint loss with its penalty (f,), the penalty alone
+    (f,); counts of the whole chunk. front: (g,) rows that no other of the chunk beats on every target, with
+    front_losses (g, n_targets); empty with one target or when none were asked for."""
 
     chunk: int
     drawn: int
     infeasible: int
     rows: NDArray[np.int64]
     joint: Floats
+    penalty: Floats
     front: NDArray[np.int64]
     front_losses: Floats
 
@@ -84,13 +85,16 @@ class ScreenChunk:
         rows = np.flatnonzero(feasible)
         targets = len(models.screening.targets)
         losses = models.screening.predict(matrix[rows]) if rows.size else np.zeros((0, targets))
-        joint = penalised(models.objective.joint(losses), share[rows], limits)
+        penalty = penalties(share[rows], limits)
+        joint = models.objective.joint(losses) + penalty
         best = np.argsort(joint, kind="stable")[: self.keep]
         front = np.zeros(0, dtype=np.int64)
         if self.front and targets > 1 and rows.size:
             front = non_dominated(losses)
             front = front[spread_out(losses[front], self.front)]
-        return Screened(chunk, size, size - rows.size, rows[best], joint[best], rows[front], losses[front])
+        return Screened(
+            chunk, size, size - rows.size, rows[best], joint[best], penalty[best], rows[front], losses[front]
+        )
 
 
 def screen(
@@ -114,7 +118,12 @@ def screen(
 
 def penalised(joint: Floats, share: Floats, limits: Limits | None) -> Floats:
     """What is minimised: (k,) joint losses with the penalty for shares (k, n_domains) far from the natural ones."""
-    return joint if limits is None else joint + limits.penalty(share)
+    return joint + penalties(share, limits)
+
+
+def penalties(share: Floats, limits: Limits | None) -> Floats:
+    """(k,) nats, 0 without limits."""
+    return np.zeros(len(share)) if limits is None else limits.penalty(share)
 
 
 def chunk_params(space: ParamSpace, seed: int, chunk: int, size: int) -> Params:

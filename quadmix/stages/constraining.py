@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from quadmix.search.constraints import Bound, Limits, limits_of, violations
 from quadmix.search.feasibility import check
 from quadmix.search.features import SCREENING_TOLERANCE, closed_form
 from quadmix.search.proposals import params_of
-from quadmix.search.result import ConstraintFact, Proposal
+from quadmix.search.result import ConstraintFact, KlFact, Proposal
 from quadmix.search.screening import CHUNK, ScreenChunk, Screened, SharedModels, chunk_params, chunks, finalists
 from quadmix.search.trials import param_space
 from quadmix.selectors.baselines import uniform_plan
@@ -141,6 +141,28 @@ class Constraints:
         )
         return found, how
 
+    def kl_fact(
+        self,
+        engine: Engine,
+        proposal: Proposal,
+        screened: Sequence[Screened],
+        models: SharedModels,
+        seed: int,
+        candidates: int,
+        top: int,
+    ) -> KlFact | None:
+        """What the penalty for shares far from the natural ones costs: all candidates screened again without it."""
+        if self.limits.kl == 0.0:
+            return None
+        free = ScreenChunk(
+            self.space, self.mixture, self.domain_tokens, seed, top, models, replace(self.limits, kl=0.0)
+        )
+        parts = [part for _, part in engine.map(free, chunks(candidates), label="search: pricing constraints")]
+        share = np.array([[proposal.mixture.share[name] for name in self.domains]])
+        penalty = float(self.limits.penalty(share)[0])
+        price = _best(screened, top, with_penalty=False) - _best(parts, top)
+        return KlFact(self.limits.kl, penalty / self.limits.kl, penalty, price)
+
     def _limits_without(self, given_way: Bound) -> Limits:
         """All bounds, one of them looser by a step."""
         bounds: list[Bound] = []
@@ -193,8 +215,12 @@ class _ScreenRelaxed:
         return self.relaxed[which]((chunk, size))
 
 
-def _best(screened: Sequence[Screened], top: int) -> float:
-    """Mean predicted objective of the best `top` candidates of all chunks."""
+def _best(screened: Sequence[Screened], top: int, with_penalty: bool = True) -> float:
+    """Mean predicted objective of the best `top` candidates of all chunks; they are the best with the penalty, whether
+    or not it is counted."""
     chosen = finalists(screened, top)
-    by_chunk = {part.chunk: dict(zip(part.rows.tolist(), part.joint.tolist(), strict=True)) for part in screened}
+    by_chunk = {}
+    for part in screened:
+        counted = part.joint if with_penalty else part.joint - part.penalty
+        by_chunk[part.chunk] = dict(zip(part.rows.tolist(), counted.tolist(), strict=True))
     return float(np.mean([by_chunk[chunk][row] for chunk, row in chosen]))

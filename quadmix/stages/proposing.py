@@ -17,7 +17,7 @@ from quadmix.search.constraints import Limits
 from quadmix.search.features import closed_form
 from quadmix.search.pareto import non_dominated, spread_out
 from quadmix.search.proposals import buildable, params_of, predicted_by_name, proposal, propose, theta_by_name
-from quadmix.search.result import ConstraintFact, FrontPoint, Proposal, Tally, Trial
+from quadmix.search.result import ConstraintFact, FrontPoint, KlFact, Proposal, Tally, Trial
 from quadmix.search.screening import (
     PredictFinalists,
     ScreenChunk,
@@ -43,6 +43,7 @@ class Proposed:
     front: list[FrontPoint]
     constraints: list[ConstraintFact]
     prices: str
+    kl: KlFact | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,15 @@ class Proposing:
                     f"search: {fact.name} {fact.value:g} binds ({fact.domain} has {fact.share:.2%}); one percentage "
                     f"point looser, the predicted objective changes by {-fact.price:+.4f} nats"
                 )
-        return Proposed(found, tally, front, facts, how)
+        kl = self.constraints.kl_fact(
+            self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top
+        )
+        if kl is not None:
+            self.progress.say(
+                f"search: the proposal's shares are {kl.divergence:.3f} nats from the natural ones; without "
+                f"mixture.constraints.kl ({kl.weight:g}) the predicted objective changes by {-kl.price:+.4f} nats"
+            )
+        return Proposed(found, tally, front, facts, how, kl)
 
     def _front(self, cube: Floats, losses: Floats, models: SearchModels) -> list[FrontPoint]:
         """The Pareto front over targets of what the full models predicted, at most `pareto_points` of it."""

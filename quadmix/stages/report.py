@@ -72,7 +72,7 @@ def make_page(
         sections += [_curves(*shown), _weights(*shown)]
     if search is not None:
         sections += [_regression(search), _confirmation(search)]
-        sections += [_constraints(search)] if search.constraints else []
+        sections += [_constraints(search)] if search.constraints or search.kl else []
         sections += [_front(search)] if search.pareto else []
     sections += [_budget(manifest), _repeats(manifest), _quarantine(annotations, manifest)]
     winner, verdict = _verdict(search, manifest)
@@ -331,7 +331,13 @@ def _constraints(search: SearchResult) -> Section:
         for fact in search.constraints
     )
     header = ("constraint", "value", "tokens", "the proposal's share", "", "price of 1 point, nats")
-    text = f"What the proposal had to keep, and what the constraints that bind cost. {search.prices}."
+    text = "What the proposal had to keep, and what the constraints that bind cost."
+    text += f" {search.prices}." if search.prices else ""
+    if search.kl is not None:
+        text += (
+            f" Its shares are {search.kl.divergence:.3f} nats (KL) from the natural ones; without the penalty of "
+            f"weight {search.kl.weight:g} the predicted objective changes by {-search.kl.price:+.4f} nats."
+        ).replace("-", "−")
     return Section("constraints", "Constraints", text, "", (Table(header, rows),))
 
 

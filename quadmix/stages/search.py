@@ -212,6 +212,7 @@ class _Run:
             noise=noise,
             more=more,
             counting=counting,
+            kl=found.kl,
         )
 
     def swarm(self) -> tuple[list[Trial], Noise | None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quadmix.search.result import JOINT, ConstraintFact
+from quadmix.search.result import JOINT, ConstraintFact, KlFact
 from quadmix.stages import figures
 from quadmix.stages.diversity.facts import DiversityFacts
 from quadmix.stages.report import _constraints
@@ -159,6 +159,9 @@ def test_constraints_of_a_search_are_listed_with_their_prices(whole_run: WholeRu
         ("min_share.b", "0.1", "500", "30.00 %", "–", "–"),
     )
     assert section.text.endswith("screened again.")
+    told = _constraints(replace(whole_run.search, constraints=[], kl=KlFact(0.05, 0.31, 0.0155, 0.0021)))
+    assert "0.310 nats (KL) from the natural ones; without the penalty of weight 0.05" in told.text
+    assert "changes by −0.0021 nats" in told.text
 
 
 def test_diversity_is_shown_beside_random_selections(whole_run: WholeRun) -> None:

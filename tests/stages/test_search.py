@@ -287,6 +287,13 @@ def test_constraints_bind_the_proposal_and_train_no_theta_again(folder: Path, fi
     assert facts["max_share.encyclopedia"].binding == (abs(share["encyclopedia"] - 0.1) < 1e-6)
     assert all((fact.price is not None) == fact.binding for fact in found.constraints)
     assert any(fact.binding for fact in found.constraints)
+    assert finished.kl is None
+    assert found.kl is not None
+    natural_share = [natural.share[name] for name in found.domains]  # about: the proxy's own draw of it
+    own = [share[name] for name in found.domains]
+    divergence = sum(p * np.log(p / q) for p, q in zip(own, natural_share, strict=True) if p > 0)
+    assert found.kl.divergence == pytest.approx(divergence, rel=0.5)
+    assert found.kl.penalty == pytest.approx(0.05 * found.kl.divergence)
     assert "one percentage point looser" in said.getvalue()
     rival = found.confirmation.mixtures[1]
     assert rival.violates[0].startswith("max_share.encyclopedia is 0.1, it has 0.")
