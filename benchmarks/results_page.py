@@ -7,9 +7,10 @@ differences are paired by seed (`quadmix.search.confirmation`); they are not wid
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.results_picture import picture
@@ -86,16 +87,19 @@ def outcome(lead: Interval) -> str:
 
 
 def write_page(stored: Path, page: Path) -> None:
-    """stored: folder of SCALE.json. Scales without numbers are left out."""
+    """stored: folder of SCALE.json, and SCALE-seed-SEED.json of repeats. Scales without numbers are left out."""
     results = [json.loads(path.read_bytes()) for name in SCALES if (path := stored / f"{name}.json").is_file()]
-    lines = list(_lines(results))
+    again = {
+        name: [json.loads(path.read_bytes()) for path in sorted(stored.glob(f"{name}-seed-*.json"))] for name in SCALES
+    }
+    lines = list(_lines(results, again))
     for result in results:
         rows = judged(result)
         write_atomically(stored / f"{result['scale']}.svg", picture(rows, [MEAN, *result["targets"]]).encode("utf-8"))
     write_atomically(page, ("\n".join(lines) + "\n").encode("utf-8"))
 
 
-def _lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _lines(results: Sequence[dict[str, Any]], again: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[str]:
     yield "# Results"
     yield ""
     yield (
@@ -107,6 +111,9 @@ def _lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     for result in results:
         yield ""
         yield from _scale(result)
+        for other in again[result["scale"]]:
+            yield ""
+            yield from _repeat(result, other)
     found = [result["scale"] for result in results]
     for scale in SCALES:
         if scale not in found:
@@ -151,21 +158,48 @@ def _scale(result: dict[str, Any]) -> Iterator[str]:
     yield from _searches(result, rows)
 
 
+def _repeat(first: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
+    """The same scale under another seed: what of the first run's order stays."""
+    rows, before = judged(other), {one.name: one for one in judged(first)}
+    yield f"### The same under seed {other['seed']}"
+    yield ""
+    yield (
+        f"Other draws of every search, other proxies, other target models; the pool, the targets and their halves are "
+        f"the same. Code: commit {other['code']}; {_total(other)} CPU seconds."
+    )
+    yield ""
+    yield _mean_outcome(rows)
+    yield ""
+    names = [one for one in rows if one.name in before]
+    yield from _table(
+        ["mixture", f"seed {other['seed']}", f"minus `{OURS}`", f"seed {first['seed']}", f"minus `{OURS}`"],
+        [
+            [
+                one.label,
+                *(
+                    text
+                    for found in (one, before[one.name])
+                    for text in (
+                        _level(found.level[MEAN], 3),
+                        "" if one.name == OURS else _lead(found.lead[MEAN]),
+                    )
+                ),
+            ]
+            for one in names
+        ],
+    )
+    moved = [abs((one.level[MEAN].mean or 0.0) - (before[one.name].level[MEAN].mean or 0.0)) for one in names]
+    yield ""
+    yield (
+        f"Means of one mixture differ by {median(moved):.3f} between the seeds (the median; at most {max(moved):.3f}): "
+        "that is the noise of the whole search, which the intervals above do not hold."
+    )
+
+
 def _not_won(rows: Sequence[Judged], targets: Sequence[str]) -> Iterator[str]:
     """Against whom ours wins, ties and loses, on the mean and on single targets."""
     rivals = [one for one in rows if one.name != OURS]
-    by_outcome = {
-        kind: [one for one in rivals if outcome(one.lead[MEAN]) == kind] for kind in ("worse", "level", "better")
-    }
-    first = rows[0]
-    place = [one.name for one in rows].index(OURS) + 1
-    yield (
-        f"**Where QuaDMix does not win.** On the mean of the targets `{OURS}` is number {place} of {len(rows)}"
-        + (f"; the lowest is {first.label}." if first.name != OURS else ".")
-        + _sentence(" It loses to", by_outcome["better"], ": their intervals leave 0 out.")
-        + _sentence(" It cannot be told apart from", by_outcome["level"], ".")
-        + _sentence(" It beats", by_outcome["worse"], ".")
-    )
+    yield _mean_outcome(rows)
     yield ""
     for target in targets:
         better = [one for one in rivals if outcome(one.lead[target]) == "better"]
@@ -176,6 +210,22 @@ def _not_won(rows: Sequence[Judged], targets: Sequence[str]) -> Iterator[str]:
             + _sentence(" Better than ours:", better, ".")
             + _sentence(" Not told apart from ours:", level, ".")
         )
+
+
+def _mean_outcome(rows: Sequence[Judged]) -> str:
+    rivals = [one for one in rows if one.name != OURS]
+    by_outcome = {
+        kind: [one for one in rivals if outcome(one.lead[MEAN]) == kind] for kind in ("worse", "level", "better")
+    }
+    first = rows[0]
+    place = [one.name for one in rows].index(OURS) + 1
+    return (
+        f"**Where QuaDMix does not win.** On the mean of the targets `{OURS}` is number {place} of {len(rows)}"
+        + (f"; the lowest is {first.label}." if first.name != OURS else ".")
+        + _sentence(" It loses to", by_outcome["better"], ": their intervals leave 0 out.")
+        + _sentence(" It cannot be told apart from", by_outcome["level"], ".")
+        + _sentence(" It beats", by_outcome["worse"], ".")
+    )
 
 
 def _sentence(start: str, rows: Sequence[Judged], end: str) -> str:
@@ -242,6 +292,17 @@ def _searches(result: dict[str, Any], rows: Sequence[Judged]) -> Iterator[str]:
             )
             + "."
         )
+        above = [
+            f"*{name}*"
+            for name, fact in result["targets"].items()
+            if result["median_loss"][name] > fact["unigram_entropy"]
+        ]
+        if above:
+            yield ""
+            yield (
+                f"On {', '.join(above)} that is worse than word frequencies: such proxies know little more than which "
+                "words a mixture has, and their verdicts reach no further."
+            )
 
 
 def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -263,3 +263,25 @@ def test_the_page_says_where_quadmix_does_not_win_and_comes_out_the_same_twice(t
     first = (page.read_bytes(), (folder / "full.svg").read_bytes())
     write_page(folder, page)
     assert (page.read_bytes(), (folder / "full.svg").read_bytes()) == first
+
+
+def test_another_seed_of_a_scale_stands_beside_the_first(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder, page = tmp_path / "results", tmp_path / "results.md"
+    stored(folder)
+    other = json.loads((folder / "full.json").read_bytes())
+    other["seed"] = 8
+    (ours,) = (one for one in other["contestants"] if one["name"] == "quadmix")
+    ours["bits_per_byte"] = {
+        name: [value and value + 1.0 for value in values] for name, values in ours["bits_per_byte"].items()
+    }
+    (folder / "full-seed-8.json").write_text(json.dumps(other))
+    write_page(folder, page)
+    text = page.read_text(encoding="utf-8")
+    repeat = text[text.index("### The same under seed 8") : text.index("The small scale has no numbers")]
+    places = [repeat.index(f"| `{name}` |") for name in ("regmix_topk", "natural", "quadmix")]
+    assert places == sorted(places)  # ours is last under the other seed
+    rows = len(other["contestants"])
+    assert f"number {rows} of {rows}" in repeat
+    assert "It loses to `regmix_topk`" in repeat
+    assert "(the median; at most 1.000)" in repeat
