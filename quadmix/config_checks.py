@@ -1,7 +1,8 @@
 """What no single key can show: names that must exist elsewhere, sections that need each other, paths that meet.
 
 Each check takes the sections it needs and yields (path, sentence); it is skipped when one of them is already
-known to be wrong.
+known to be wrong. `search ask` and `search tell` train no proxies and publish nothing: what only these need is not
+asked of their config.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any
@@ -59,16 +60,22 @@ _RUN_MARKS = ("run.lock", "stages", "CURRENT.json")
 _MASTER = re.compile(r"local(\[(\*|[1-9][0-9]*)(,[1-9][0-9]*)?\])?|spark://.+|k8s://.+|yarn")
 
 
-def cross_checks(sections: Mapping[str, Any]) -> Iterator[Problem]:
-    """All problems between sections; `sections` holds those that are right in themselves, by their key."""
+def cross_checks(sections: Mapping[str, Any], own_trainer: bool = False) -> Iterator[Problem]:
+    """All problems between sections; `sections` holds those that are right in themselves, by their key.
+
+    own_trainer: for `search ask` and `search tell`, whose losses somebody else measures.
+    """
+    if own_trainer:
+        yield from _within(sections, _NOT_OF_ONES_OWN_TRAINER)
+        return
     yield from _within(sections)
     yield from entry_problems(sections, _within)
 
 
-def _within(sections: Mapping[str, Any]) -> Iterator[Problem]:
-    """Those of one run, its `select` and the sections that it needs."""
+def _within(sections: Mapping[str, Any], but: Collection[Callable[..., Iterator[Problem]]] = ()) -> Iterator[Problem]:
+    """Those of one run, its `select` and the sections that it needs. but: checks that are left out."""
     for needs, check in _CHECKS:
-        if all(name in sections for name in needs):
+        if check not in but and all(name in sections for name in needs):
             yield from check(*(sections[name] for name in needs))
 
 
@@ -268,9 +275,10 @@ def _search_needed(
         yield ("search",), text
 
 
-def _search_sizes(
+def _search_proxies(
     search: SearchConfig | None, targets: Targets, tokenizer: TokenizerConfig | None
 ) -> Iterator[Problem]:
+    """What a search needs to train proxies of its own and to measure them."""
     if search is None:
         return
     if not targets:
@@ -281,20 +289,26 @@ def _search_sizes(
     for name in search.objective or {}:
         if name not in names:
             yield ("search", "objective", name), _unknown(name, names, "the name of a target")
-    if search.objective == {}:
-        yield ("search", "objective"), "found no target, wanted at least one (or leave the key out: all count alike)"
     if search.trials < LEAST_TRIALS * search.rounds:
         text = f"found {search.rounds}, wanted at most trials / {LEAST_TRIALS} = {search.trials // LEAST_TRIALS}: "
         yield ("search", "rounds"), text + "a round learns from the one before"
-    if search.objective_rule == "worst":
-        if search.objective is not None:
-            yield (
-                ("search", "objective"),
-                "found weights beside `objective_rule: worst`, where the largest excess counts",
-            )
-        if "natural" not in search.confirm.rivals:
-            text = "wanted `natural` among them: `objective_rule: worst` measures every loss against that mixture's"
-            yield ("search", "confirm", "rivals"), text
+    if search.objective_rule == "worst" and "natural" not in search.confirm.rivals:
+        text = "wanted `natural` among them: `objective_rule: worst` measures every loss against that mixture's"
+        yield ("search", "confirm", "rivals"), text
+    if search.tokens_per_trial > search.pool_tokens:
+        text = f"found {search.tokens_per_trial:,}, wanted at most search.pool_tokens, which is {search.pool_tokens:,}"
+        yield ("search", "tokens_per_trial"), text
+
+
+def _search_sizes(search: SearchConfig | None) -> Iterator[Problem]:
+    """What is made of losses, whoever measured them."""
+    if search is None:
+        return
+    if search.objective == {}:
+        yield ("search", "objective"), "found no target, wanted at least one (or leave the key out: all count alike)"
+    if search.objective_rule == "worst" and search.objective is not None:
+        text = "found weights beside `objective_rule: worst`, where the largest excess counts"
+        yield ("search", "objective"), text
     sizes = {"average_top": search.average_top, "finalists": search.finalists, "candidates": search.candidates}
     for (small, fewer), (large, more) in pairwise(sizes.items()):
         if fewer > more:
@@ -307,9 +321,6 @@ def _search_sizes(
             "found trials of earlier runs beside features 'theta'; what a theta gives is another mixture in each pool"
         )
         yield ("search", "warm_start"), text + ", so they want features: realised"
-    if search.tokens_per_trial > search.pool_tokens:
-        text = f"found {search.tokens_per_trial:,}, wanted at most search.pool_tokens, which is {search.pool_tokens:,}"
-        yield ("search", "tokens_per_trial"), text
 
 
 def _tokens(pool: PoolConfig, annotate: AnnotateConfig, tokenizer: TokenizerConfig | None) -> Iterator[Problem]:
@@ -502,7 +513,8 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("mixture",), _ranges),
     (("mixture",), _constraints),
     (("mixture", "search"), _constraints_searched),
-    (("search", "targets", "tokenizer"), _search_sizes),
+    (("search",), _search_sizes),
+    (("search", "targets", "tokenizer"), _search_proxies),
     (("select", "search", "compare"), _search_needed),
     (("select", "mixture"), _selection),
     (("select", "annotate"), _rules),
@@ -516,3 +528,5 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("compare", "pool"), counted),
     (("compare", "targets", "tokenizer"), measured),
 )
+# a search with one's own trainer trains no proxies, selects by thetas of its own and compares nothing
+_NOT_OF_ONES_OWN_TRAINER = (_search_proxies, _search_needed, _quad, _quad_tokens, charged, measured)

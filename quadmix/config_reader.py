@@ -44,11 +44,12 @@ _WANTED = {
 }
 
 
-def read_config(path: str | FilePath, overrides: list[str] | None = None) -> RunConfig:
+def read_config(path: str | FilePath, overrides: list[str] | None = None, *, own_trainer: bool = False) -> RunConfig:
     """Read, override and check a configuration.
 
     overrides: `path.to.key=value`, the value in YAML (`pool.inputs=[a, b]`, `annotate.scorers.0.epochs=3`); another
-    `kind` replaces its section. Raises ConfigError with one line per problem, all of them found at once.
+    `kind` replaces its section. own_trainer: for `search ask` and `search tell`, which need neither targets nor a
+    tokenizer for proxies. Raises ConfigError with one line per problem, all of them found at once.
     """
     document = parse(_text(FilePath(path)), str(path))
     if document.value is None and not document.problems:
@@ -59,10 +60,10 @@ def read_config(path: str | FilePath, overrides: list[str] | None = None) -> Run
     # a section's kind comes first: it decides which other keys there are
     for override in sorted(overrides or [], key=lambda text: not text.partition("=")[0].strip().endswith(".kind")):
         document.problems += _override(values, document.lines, override)
-    return check_config(values, document)
+    return check_config(values, document, own_trainer=own_trainer)
 
 
-def check_config(values: Mapping[str, Any], source: Document | None = None) -> RunConfig:
+def check_config(values: Mapping[str, Any], source: Document | None = None, *, own_trainer: bool = False) -> RunConfig:
     """Check plain values, as read from YAML or JSON. Raises ConfigError with one line per problem."""
     problems = list(source.problems) if source else []
     noted = {line.split(": ", 1)[0] for line in problems}
@@ -78,7 +79,8 @@ def check_config(values: Mapping[str, Any], source: Document | None = None) -> R
             if not any(dotted(path[:length]) in noted for length in range(1, len(path) + 1)):
                 problems.append(_line(error, path, values) + _line_number(path, source))
     sections = dict(config) if config else _sound_sections(values, broken)
-    problems += [f"{dotted(path)}: {text}{_line_number(path, source)}" for path, text in cross_checks(sections)]
+    found = cross_checks(sections, own_trainer)
+    problems += [f"{dotted(path)}: {text}{_line_number(path, source)}" for path, text in found]
     if problems or config is None:
         raise ConfigError([hide_credentials(line) for line in problems])
     return config

@@ -140,7 +140,8 @@ def _run_from_trials(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
-    return read_config(args.config, [*args.set, *([f"engine.kind={args.engine}"] if args.engine else [])])
+    overrides = [*args.set, *([f"engine.kind={args.engine}"] if args.engine else [])]
+    return read_config(args.config, overrides, own_trainer=True)
 
 
 def _progress(args: argparse.Namespace) -> Progress:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.config import LEAST_TRIALS, MixtureConfig, RunConfig, SearchConfig, SelectConfig
+from quadmix.config import LEAST_TRIALS, ConstraintsConfig, MixtureConfig, RunConfig, SearchConfig, SelectConfig
 from quadmix.core.param_space import ParamSpace, params_from_cube
 from quadmix.engine.base import Engine
 from quadmix.errors import BudgetError, ConfigError, QuadmixError
@@ -31,6 +31,7 @@ from quadmix.search.features import FeatureSet, Mixtures, QualitySample, closed_
 from quadmix.search.learning import Trained, feature_sets, learn
 from quadmix.search.objective import Objective
 from quadmix.search.proposals import params_of, proposal, propose, theta_by_name
+from quadmix.search.regressors import require_regressor
 from quadmix.search.result import JOINT, CrossValidation, Proposal, Worth
 from quadmix.search.rounds import CANDIDATES, NextRound, Tried, best_points
 from quadmix.search.screening import penalised, predict, screen
@@ -41,6 +42,7 @@ from quadmix.stages.annotate import annotate
 from quadmix.stages.asked_trials import (
     ASK_FILE,
     LOSSES_FILE,
+    MIXTURE,
     AskedTrial,
     AskedTrials,
     MadeTrial,
@@ -52,7 +54,7 @@ from quadmix.stages.asked_trials import (
     open_study,
     write_template,
 )
-from quadmix.stages.constraining import Constraints
+from quadmix.stages.constraining import Constraints, constraints_of
 from quadmix.stages.fitting import fit_theta
 from quadmix.stages.records import record_digest, run_lock, write_atomically
 from quadmix.stages.search_inputs import objective_weights
@@ -96,8 +98,10 @@ def ask(
     names = _checked(config, out, tokens, targets)
     with run_lock(Path(config.output)):
         annotated = annotate(config, engine, progress)
+    constraints_of(config, annotated.summary)  # said now, not after the trials were trained
     size = tokens or config.mixture.budget
-    mixture = config.mixture.model_copy(update={"budget": size})
+    # trials are not held to constraints, so nothing of theirs may depend on them
+    mixture = config.mixture.model_copy(update={"budget": size, "constraints": ConstraintsConfig()})
     with run_lock(out):
         identity = {**_identity(config, names), "pool": record_digest(annotated.record), "tokens": str(size)}
         if (out / ASK_FILE).is_file():
@@ -146,11 +150,13 @@ def tell(config: RunConfig, progress: Progress, out: Path, losses: Path) -> dict
     """Take losses back (lower is better), fit, and write `result.json` and `proposal.json`; returns the former's JSON.
 
     With fewer than 8 finished trials the losses are kept and nothing is fitted. Raises ConfigError for a directory or
-    config that does not fit, InputError for rows.
+    config that does not fit, its constraints included, and InputError for rows, before any loss is kept.
     """
     study = load_study(out)
     check_identity(out, study, _identity(config, tuple(study.targets)))
     weights = _weights(config, study)
+    require_regressor((config.search or SearchConfig()).regressor.kind)
+    _constraints_of(config, study)
     with run_lock(out):
         trials = AskedTrials(out)
         found = new_losses(losses, trials, study.targets)
@@ -237,6 +243,7 @@ def _checked(config: RunConfig, out: Path, tokens: int | None, targets: Sequence
         problems.append("search.warm_start: only a search with proxies of its own reads it; remove it for ask and tell")
     if problems:
         raise ConfigError(problems)
+    require_regressor((config.search or SearchConfig()).regressor.kind)  # a missing library is found now
     return names
 
 
@@ -248,7 +255,9 @@ def _objective_problems(config: RunConfig, targets: Sequence[str]) -> list[str]:
         "mixture's loss, which is not among the trials that are asked"
     ]
     return (wrong if rule != "mean" else []) + [
-        f"search.objective.{name}: not among the losses {', '.join(targets)}" for name in given if name not in targets
+        f"search.objective.{name}: found {name!r}, wanted one of the losses {', '.join(targets)} (of `ask --targets`)"
+        for name in given
+        if name not in targets
     ]
 
 
@@ -259,7 +268,16 @@ def _weights(config: RunConfig, study: Study) -> dict[str, float]:
 
 
 def _identity(config: RunConfig, targets: Sequence[str]) -> dict[str, str]:
-    return {"mixture": config.mixture.model_dump_json(), "seed": str(config.seed), "targets": ",".join(targets)}
+    mixture = config.mixture.model_dump_json(exclude={"constraints"})
+    return {MIXTURE: mixture, "seed": str(config.seed), "targets": ",".join(targets)}
+
+
+def _constraints_of(config: RunConfig, study: Study) -> Constraints:
+    """Of proposals for the whole pool. Raises as `Constraints.of` does."""
+    domains = tuple(study.domains)
+    space = param_space(config.mixture.space, len(domains), len(study.criteria))
+    tokens = np.array([study.pool_tokens[name] for name in domains], dtype=np.int64)
+    return Constraints.of(config.mixture, space, domains, tokens, config.seed)
 
 
 def _by(origin: str, usable: int) -> str:
@@ -281,6 +299,7 @@ class _Learner:
         self.objective = Objective(_weights(config, study))
         self.full, self.cheap = feature_sets(self.settings.regressor.features, self.domains, self.criteria)
         self.usable = trials.usable
+        self.constraints = _constraints_of(config, study)
 
     def next_trials(self, n: int, mixture: MixtureConfig) -> list[AskedTrial]:
         """Algorithm 1's draws until enough losses are there, then the acquisition's choice. mixture: of a trial."""
@@ -337,7 +356,7 @@ class _Learner:
         tokens = np.array([self.study.pool_tokens[name] for name in self.domains], dtype=np.int64)
         around = best_points(self._tried(self.usable, self.objective.joint(losses)))
         cube = candidates(self.space, self.settings.candidates, seed_for(self.seed, "proposal"), around)
-        limits = Constraints.of(self.mixture, self.space, self.domains, tokens, self.seed).active
+        limits = self.constraints.active
         feasible, matrix, share = screen(params_from_cube(self.space, cube), tokens, self.mixture, self.cheap, limits)
         rows = np.flatnonzero(feasible)
         found: list[Proposal] = []
@@ -365,7 +384,7 @@ class _Learner:
         at_most = min(CANDIDATES, self.settings.candidates)
         asking = NextRound(self.space, self.mixture, tokens, self.cheap, self.full, self.quality, at_most)
         tried, seed = self._tried(self.usable, self.objective.joint(self._losses())), seed_for(self.seed, "more")
-        limits = Constraints.of(self.mixture, self.space, self.domains, tokens, self.seed).active
+        limits = self.constraints.active
         return worth_of_more(asking, tried, asking.choose(tried, MORE, seed)[0], seed, limits=limits)
 
 
@@ -405,7 +424,8 @@ def _made(config: RunConfig, engine: Engine, pool: TrialPool, root: Path, trial:
     work.mkdir(parents=True, exist_ok=True)
     provenance = f"{trial.name} of a search with one's own trainer"
     record = run_plan(config, engine, annotated, plan, work, parts, provenance)
-    own = config.model_copy(update={"select": SelectConfig(mixture="theta", theta=theta)})
+    # what the losses are made into is no part of a trial
+    own = config.model_copy(update={"select": SelectConfig(mixture="theta", theta=theta), "search": None})
     manifest = manifest_of(own, annotated, record)
     folder = store(root, manifest, {entry.path: work / entry.path for entry in record.files})
     shutil.rmtree(work)

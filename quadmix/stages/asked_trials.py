@@ -1,7 +1,8 @@
 """The directory of `search ask`: what was asked, what was made of it, what was told; an append-only journal.
 
-`ask.json` says what the trials belong to: another pool, mixture or seed needs another directory. The journal holds one
-line a batch of thetas, one a finished manifest, one a loss that came back. A failed trial may be told again.
+`ask.json` says what the trials belong to: another pool, mixture or seed needs another directory. Constraints are no
+part of it: they decide what is proposed, not what is trained. The journal holds one line a batch of thetas, one a
+finished manifest, one a loss that came back. A failed trial may be told again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from quadmix.search.run_table import RunTable, number, read_table
 from quadmix.search.trial_files import ID, table_csv
 
 ASK_FILE, JOURNAL_FILE, LOSSES_FILE = "ask.json", "journal.jsonl", "losses.csv"
+MIXTURE = "mixture"  # the part of a study's identity that is JSON
 _SHOWN = 20
 
 
@@ -151,13 +153,27 @@ def open_study(root: Path, study: Study) -> None:
 def check_identity(root: Path, study: Study, found: Mapping[str, str]) -> None:
     """found: the parts that can be known now. Raises ConfigError for those that are not what they were."""
     problems = [
-        f"{root}: its trials were asked with {name} {study.identity.get(name)}, found {value}; "
-        "give another directory for other trials"
+        f"{root}: its trials were asked with {difference}; give another directory for other trials"
         for name, value in found.items()
-        if study.identity.get(name) != value
+        for difference in _differences(name, study.identity.get(name), value)
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def _differences(name: str, asked: str | None, found: str) -> list[str]:
+    """`seed 3, found 4`, for every key of a section that is not what it was."""
+    if asked == found:
+        return []
+    if name != MIXTURE or asked is None:
+        return [f"{name} {asked}, found {found}"]
+    before, now = json.loads(asked), json.loads(found)
+    keys = sorted({*before, *now} - {"constraints"})  # which earlier versions wrote down as well
+    return [
+        f"{name}.{key} {json.dumps(before.get(key))}, found {json.dumps(now.get(key))}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
 
 
 def new_losses(file: Path, trials: AskedTrials, targets: Sequence[str]) -> dict[str, dict[str, float] | None]:

@@ -329,3 +329,109 @@ def test_a_directory_belongs_to_one_study(asked: Path, tmp_path: Path, here: Inl
     assert not (tmp_path / "new").exists()
     assert quadmix("search", "tell", asked / "run.yaml", "x.csv", "--from", tmp_path).code == 2
     assert ask(asked / "run.yaml", tmp_path / "big", N, "--tokens", "5K").code == 2
+
+
+SETTINGS = {"regressor": {"kind": "gaussian_process", "folds": 3}, "candidates": 600, "finalists": 30}
+
+
+def own_config(asked: Path, folder: Path, search: dict[str, Any] | None = None, **mixture: Any) -> Path:
+    """A config for ask and tell alone: no targets, no tokenizer, no search unless one is given."""
+    held = {"criteria": ["score"], "budget": BUDGET, **mixture}
+    values = scored_config(asked / "pool", asked / "out", mixture=held)
+    del values["select"]
+    return write_config(folder / "own.yaml", values | ({} if search is None else {"search": search}))
+
+
+def constrained(**constraints: Any) -> tuple[str, ...]:
+    words = (f"mixture.constraints.{name}={json.dumps(value)}" for name, value in constraints.items())
+    return tuple(word for one in words for word in ("--set", one))
+
+
+def test_ask_refuses_constraints_before_any_trial_is_made(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = tmp_path / "trials"
+    unknown = ask(asked / "run.yaml", out, N, *constrained(min_share={"lawe": 0.1}))
+    assert unknown.code == 2
+    assert (
+        "mixture.constraints.min_share.lawe: no domain of the pool has this name; the nearest is 'law'" in unknown.err
+    )
+    infeasible = ask(asked / "run.yaml", out, N, *constrained(max_share=dict.fromkeys(DOMAINS, 0.2)))
+    assert infeasible.code == 2
+    assert "all domains together give at most 2,400 tokens, mixture.budget is 4,000" in infeasible.err
+    assert not out.exists()
+
+
+def test_constraints_and_objective_change_between_ask_and_tell(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    """They decide what is proposed: trained trials stay, and asking again makes none of their manifests anew."""
+    out = copy(asked, tmp_path)
+    made = {path: path.read_bytes() for path in (out / "manifests").rglob("*") if path.is_file()}
+    changed = (*constrained(max_share={"law": 0.2}, kl=0.05), "--set", "search.objective={math: 3, code: 1}")
+    again = ask(asked / "run.yaml", out, N, *changed, "--json")
+    assert again.code == 0, again.err
+    assert again.json["new"] == 0
+    assert {path: path.read_bytes() for path in (out / "manifests").rglob("*") if path.is_file()} == made
+    fill(out)
+    done = tell(asked / "run.yaml", out, None, *changed)
+    assert done.code == 0, done.err
+    result = json.loads((out / "result.json").read_text())
+    assert result["objective"] == {"math": 0.75, "code": 0.25}
+    assert all(one["mixture"]["share"]["law"] <= 0.2 + 1e-6 for one in result["proposals"])
+    other = tell(asked / "run.yaml", out, None, "--set", "mixture.max_copies=3")
+    assert other.code == 2
+    assert "were asked with mixture.max_copies 4, found 3; give another directory" in other.err
+
+
+def test_a_directory_of_an_earlier_version_names_its_constraints_and_is_still_read(
+    asked: Path, tmp_path: Path, here: InlineEngine
+) -> None:
+    out = copy(asked, tmp_path)
+    study = json.loads((out / "ask.json").read_text())
+    mixture = json.loads(study["identity"]["mixture"]) | {"constraints": {"min_share": {"lawe": 0.1}}}
+    study["identity"]["mixture"] = json.dumps(mixture)
+    (out / "ask.json").write_text(json.dumps(study))
+    fill(out)
+    done = tell(asked / "run.yaml", out)
+    assert done.code == 0, done.err
+
+
+def test_tell_keeps_no_loss_where_it_refuses_the_config(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = copy(asked, tmp_path)
+    fill(out)
+    for wrong, said in (
+        (constrained(min_share={"lawe": 0.1}), "the nearest is 'law'"),
+        (constrained(max_share=dict.fromkeys(DOMAINS, 0.2)), "all domains together give at most"),
+        (("--set", "search.objective={maths: 1}"), "wanted one of the losses math, code"),
+    ):
+        done = tell(asked / "run.yaml", out, None, *wrong)
+        assert done.code == 2
+        assert said in done.err
+        assert "nothing was started" in done.err
+        assert "loss/" not in (out / "journal.jsonl").read_text()
+    done = tell(asked / "run.yaml", out)
+    assert done.code == 0, done.err
+    assert "10 new losses" in done.err
+
+
+def test_weights_go_by_the_names_of_targets_and_nothing_unused_is_demanded(
+    asked: Path, tmp_path: Path, here: InlineEngine
+) -> None:
+    """The pool has its token counts, losses are measured elsewhere, and `select.mixture` is left at `winner`."""
+    weighted = own_config(asked, tmp_path, {**SETTINGS, "objective": {"math": 3, "code": 1}})
+    out = tmp_path / "trials"
+    done = ask(weighted, out)
+    assert done.code == 0, done.err
+    fill(out)
+    assert tell(weighted, out).code == 0
+    assert json.loads((out / "result.json").read_text())["objective"] == {"math": 0.75, "code": 0.25}
+    wrong = ask(weighted, tmp_path / "new", N, "--set", "search.objective={maths: 1}")
+    assert wrong.code == 2
+    assert "search.objective.maths: found 'maths', wanted one of the losses math, code" in wrong.err
+    # proxies of one's own need both still
+    searched = quadmix("search", weighted)
+    assert searched.code == 2
+    for said in ("targets: missing", "tokenizer: missing", "search.objective.math: found 'math'"):
+        assert said in searched.err
+
+
+def test_no_search_section_is_needed(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    done = ask(own_config(asked, tmp_path), tmp_path / "trials", 2)
+    assert done.code == 0, done.err
