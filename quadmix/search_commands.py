@@ -45,7 +45,9 @@ def _ask(commands: Any, config_command: ConfigCommand) -> None:
 def _tell(commands: Any, config_command: ConfigCommand) -> None:
     command = config_command(commands, "search tell", "take the losses of asked trials back, and propose a mixture")
     command.add_argument(
-        "losses", type=Path, help="CSV or Parquet: trial, one column a loss (lower is better; nan: failed)"
+        "losses",
+        type=Path,
+        help="CSV or Parquet: trial, one column a loss (lower is better; nan: failed), `seed` for repeated runs",
     )
     command.add_argument(
         "--from", dest="out", type=Path, required=True, metavar="DIR", help="directory of `search ask`"
@@ -70,7 +72,13 @@ def _run_ask(args: argparse.Namespace) -> int:
 def _run_tell(args: argparse.Namespace) -> int:
     from quadmix.stages.ask_tell import PROPOSAL_FILE, RESULT_FILE, tell
 
-    result = tell(_config(args), _progress(args), args.out, args.losses)
+    progress = _progress(args)
+    config = _config(args)
+    engine = make_engine(config.engine, progress)
+    try:
+        result = tell(config, engine, progress, args.out, args.losses, lambda: setattr(args, "at", "tell"))
+    finally:
+        engine.close()
     if args.json:
         print(json.dumps(result, indent=1))
     elif result["proposals"]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from quadmix.config import MixtureConfig
 from quadmix.core.param_space import Params, ParamSpace, draw_cube, params_from_cube
 from quadmix.hashing import seed_for
+from quadmix.search.acquisition import candidates
 from quadmix.search.constraints import Limits
 from quadmix.search.features import ClosedForm, FeatureSet, Mixtures, QualitySample, closed_form, with_quality
 from quadmix.search.objective import Objective
@@ -76,11 +77,12 @@ class ScreenChunk:
     models: SharedModels
     limits: Limits | None = None
     front: int = 0  # points of the front over targets that are kept, at most
+    around: Floats | None = None  # see `chunk_params`
 
     def __call__(self, item: tuple[int, int]) -> Screened:
         chunk, size = item
         models, limits = self.models.get(), self.limits
-        params = chunk_params(self.space, self.seed, chunk, size)
+        params = chunk_params(self.space, self.seed, chunk, size, self.around)
         feasible, matrix, share = screen(params, self.domain_tokens, self.mixture, models.screening_features, limits)
         rows = np.flatnonzero(feasible)
         targets = len(models.screening.targets)
@@ -126,14 +128,16 @@ def penalties(share: Floats, limits: Limits | None) -> Floats:
     return np.zeros(len(share)) if limits is None else limits.penalty(share)
 
 
-def chunk_params(space: ParamSpace, seed: int, chunk: int, size: int) -> Params:
-    """The candidates of one chunk."""
-    return params_from_cube(space, draw_cube(space, size, seed_for(seed, "candidates", chunk)))
+def chunk_params(space: ParamSpace, seed: int, chunk: int, size: int, around: Floats | None = None) -> Params:
+    """The candidates of one chunk: fresh draws, or half of them steps away from `around` (p, dim)."""
+    own = seed_for(seed, "candidates", chunk)
+    cube = draw_cube(space, size, own) if around is None else candidates(space, size, own, around)
+    return params_from_cube(space, cube)
 
 
-def chunks(candidates: int) -> list[tuple[int, int]]:
+def chunks(total: int) -> list[tuple[int, int]]:
     """(number, size) of every chunk, fixed by the number of candidates alone."""
-    return [(index, min(CHUNK, candidates - start)) for index, start in enumerate(range(0, candidates, CHUNK))]
+    return [(index, min(CHUNK, total - start)) for index, start in enumerate(range(0, total, CHUNK))]
 
 
 def finalists(screened: Sequence[Screened], keep: int) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 `ask.json` says what the trials belong to: another pool, mixture or seed needs another directory. Constraints are no
 part of it: they decide what is proposed, not what is trained. The journal holds one line a batch of thetas, one a
-finished manifest, one a loss that came back. A failed trial may be told again.
+finished manifest, one a run whose losses came back. A failed run may be told again, and a trial may have a run a seed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from typing import Any
 from quadmix.errors import ConfigError, InputError, VerificationError
 from quadmix.manifest.durable import write_atomically
 from quadmix.search.journal import Journal
+from quadmix.search.repeated_runs import mean_loss
 from quadmix.search.result import MixtureByName, ThetaByName
 from quadmix.search.run_table import RunTable, number, read_table
 from quadmix.search.trial_files import ID, table_csv
 
 ASK_FILE, JOURNAL_FILE, LOSSES_FILE = "ask.json", "journal.jsonl", "losses.csv"
 MIXTURE = "mixture"  # the part of a study's identity that is JSON
+NATURAL = "natural"  # the trial that the worst case is measured against
+SEED = "seed"  # the column that tells a trial's runs apart; runs without a seed have the empty one
 _SHOWN = 20
+_HOW = f"; give each run of a trial a seed of its own, in a column {SEED!r}"
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,13 @@ class Study:
 
 @dataclass(frozen=True)
 class AskedTrial:
-    """origin: prior | acquisition; round: of asking, from 1; cube: the point of the draws that theta came from."""
+    """origin: prior | acquisition | natural; round: of asking, from 1 (0: natural); cube: the point of the draws that
+    theta came from. The natural mixture has neither theta nor point."""
 
     name: str
     round: int
     origin: str
-    theta: ThetaByName
+    theta: ThetaByName | None
     cube: list[float]
     attempts: int
     predicted: float | None  # joint loss that the acquisition expected
@@ -81,21 +86,32 @@ class AskedTrials:
             )
         self.asked: list[AskedTrial] = []
         self.made: dict[str, MadeTrial] = {}
-        self.told: dict[str, dict[str, float] | None] = {}  # None = failed
+        self.runs: dict[str, dict[str, dict[str, float] | None]] = {}  # of a trial, by seed; None = failed
         self._tellings: dict[str, int] = {}
         for key, value in self.journal.entries.items():
             self._replay(key, value)
         self.asked.sort(key=lambda trial: trial.name)
 
     @property
+    def told(self) -> dict[str, dict[str, float] | None]:
+        """Mean losses of the trials' finished runs; None = all failed."""
+        return {name: mean_loss(runs) for name, runs in self.runs.items()}
+
+    @property
     def open(self) -> list[AskedTrial]:
-        """Trials whose losses were not told."""
-        return [trial for trial in self.asked if trial.name not in self.told]
+        """Trials of which no run was told."""
+        return [trial for trial in self.asked if trial.name not in self.runs]
 
     @property
     def usable(self) -> list[AskedTrial]:
-        """Trials with finite losses."""
-        return [trial for trial in self.asked if self.told.get(trial.name) is not None and trial.name in self.made]
+        """Thetas with finite losses."""
+        told = self.told
+        return [trial for trial in self.thetas if told.get(trial.name) is not None and trial.name in self.made]
+
+    @property
+    def thetas(self) -> list[AskedTrial]:
+        """Trials other than the natural mixture."""
+        return [trial for trial in self.asked if trial.theta is not None]
 
     @property
     def round(self) -> int:
@@ -106,14 +122,21 @@ class AskedTrials:
         """Add a batch, all or nothing."""
         self._append(f"ask/{trials[0].round:05d}", {"trials": [asdict(trial) for trial in trials]})
 
+    def ask_natural(self) -> None:
+        """Add the natural mixture, once."""
+        if not any(trial.name == NATURAL for trial in self.asked):
+            self._append(f"ask/{NATURAL}", {"trials": [asdict(AskedTrial(NATURAL, 0, NATURAL, None, [], 1, None))]})
+            self.asked.sort(key=lambda trial: trial.name)
+
     def make(self, name: str, made: MadeTrial) -> None:
         if self.made.get(name) != made:
             tries = sum(key.startswith(f"made/{name}/") for key in self.journal.entries)
             self._append(f"made/{name}/{tries:05d}", asdict(made))
 
-    def tell(self, name: str, losses: Mapping[str, float] | None) -> None:
-        """losses: by target; None = the run failed."""
-        self._append(f"loss/{name}/{self._tellings.get(name, 0):05d}", {"losses": dict(losses) if losses else None})
+    def tell(self, name: str, losses: Mapping[str, float] | None, seed: str = "") -> None:
+        """losses: by target; None = the run failed. A run that was told without a seed may be given one."""
+        value = {"losses": dict(losses) if losses else None, "seed": seed}
+        self._append(f"loss/{name}/{self._tellings.get(name, 0):05d}", value)
 
     def _append(self, key: str, value: dict[str, Any]) -> None:
         self.journal.append(key, value)
@@ -122,11 +145,17 @@ class AskedTrials:
     def _replay(self, key: str, value: dict[str, Any]) -> None:
         kind, name, *_ = key.split("/")
         if kind == "ask":
-            self.asked += [AskedTrial(**{**one, "theta": ThetaByName(**one["theta"])}) for one in value["trials"]]
+            self.asked += [
+                AskedTrial(**{**one, "theta": None if one["theta"] is None else ThetaByName(**one["theta"])})
+                for one in value["trials"]
+            ]
         elif kind == "made":
             self.made[name] = MadeTrial(**{**value, "mixture": MixtureByName(**value["mixture"])})
         else:
-            self.told[name] = value["losses"]
+            runs, seed = self.runs.setdefault(name, {}), value.get("seed", "")
+            if seed and "" in runs and runs[""] == value["losses"]:
+                del runs[""]  # the same run, now with its seed
+            runs[seed] = value["losses"]
             self._tellings[name] = self._tellings.get(name, 0) + 1
 
 
@@ -176,11 +205,14 @@ def _differences(name: str, asked: str | None, found: str) -> list[str]:
     ]
 
 
-def new_losses(file: Path, trials: AskedTrials, targets: Sequence[str]) -> dict[str, dict[str, float] | None]:
-    """Losses that a file adds to what was told: trial -> losses by target, None = failed.
+def new_losses(
+    file: Path, trials: AskedTrials, targets: Sequence[str]
+) -> dict[tuple[str, str], dict[str, float] | None]:
+    """Runs that a file adds to what was told: (trial, seed) -> losses by target, None = failed.
 
-    A row without any loss waits; `nan` in a row is a failed run. Raises ConfigError for columns, InputError for every
-    row that cannot be: unknown or repeated trials, cells that are no numbers, losses other than those told before.
+    The seed is that of the column `seed`, empty without one. A row without any loss waits; `nan` in a row is a failed
+    run. Raises ConfigError for columns, InputError for every row that cannot be: unknown trials, repeated runs, cells
+    that are no numbers, losses other than those told before.
     """
     table = read_table(file)
     missing = [name for name in (ID, *targets) if name not in table.columns]
@@ -189,21 +221,27 @@ def new_losses(file: Path, trials: AskedTrials, targets: Sequence[str]) -> dict[
             f"{file}: no column {', '.join(map(repr, missing))}; wanted {ID!r} and one column a target "
             f"({', '.join(targets)}); it has {', '.join(table.columns)}"
         )
+    seeded = SEED in table.columns and SEED not in targets
+    seeds = table.ids(SEED) if seeded else [""] * table.rows
     known = {trial.name for trial in trials.asked}
-    first: dict[str, int] = {}
+    first: dict[tuple[str, str], int] = {}
     problems: list[str] = []
-    found: dict[str, dict[str, float] | None] = {}
-    for row, name in enumerate(table.ids(ID)):
+    found: dict[tuple[str, str], dict[str, float] | None] = {}
+    for row, (name, seed) in enumerate(zip(table.ids(ID), seeds, strict=True)):
+        run = (name, seed)
         if name not in known:
             problems.append(f"{table.at(row, ID)}: trial {name!r} was never asked")
-        elif name in first:
-            problems.append(f"{table.at(row, ID)}: trial {name!r} is there already, in {table.places[first[name]]}")
+        elif run in first:
+            under = f" under seed {seed!r}" if seed else ""
+            problems.append(
+                f"{table.at(row, ID)}: trial {name!r} is there already{under}, in {table.places[first[run]]}{_HOW}"
+            )
         else:
-            first[name] = row
+            first[run] = row
             before = len(problems)
             waits, losses = _losses(table, row, targets, problems)
             if not waits and len(problems) == before:
-                _compare(table.at(row), name, losses, trials, found, problems)
+                _compare(table.at(row), run, losses, trials, found, problems)
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise InputError("\n".join([*problems[:_SHOWN], *more, "nothing was told; correct the file and tell again"]))
@@ -232,20 +270,26 @@ def _losses(
 
 def _compare(
     place: str,
-    name: str,
+    run: tuple[str, str],
     losses: dict[str, float] | None,
     trials: AskedTrials,
-    found: dict[str, dict[str, float] | None],
+    found: dict[tuple[str, str], dict[str, float] | None],
     problems: list[str],
 ) -> None:
-    if name not in trials.told:
-        found[name] = losses
-        return
-    told = trials.told[name]
-    if told is None and losses is not None:
-        found[name] = losses  # the run was repeated
+    """Whether a row says something new: a run that was not told, or the repetition of one that failed."""
+    name, seed = run
+    runs = trials.runs.get(name, {})
+    if not seed and losses in runs.values():
+        return  # told before, under whatever seed
+    told = mean_loss(runs) if not seed else runs.get(seed)
+    known = bool(runs) if not seed else seed in runs
+    if not known or (told is None and losses is not None):
+        found[run] = losses
     elif told != losses:
-        problems.append(f"{place}: trial {name!r} was told before, with {told or 'nan'}; found {losses or 'nan'}")
+        under = f" under seed {seed!r}" if seed else ""
+        problems.append(
+            f"{place}: trial {name!r} was told before{under}, with {told or 'nan'}; found {losses or 'nan'}{_HOW}"
+        )
 
 
 def write_template(root: Path, trials: AskedTrials, targets: Sequence[str]) -> None:

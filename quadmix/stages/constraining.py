@@ -100,19 +100,24 @@ class Constraints:
         seed: int,
         candidates: int,
         top: int,
+        around: Floats | None = None,
     ) -> tuple[list[ConstraintFact], str]:
         """Every constraint of the proposal with its price, and how that was found.
 
-        screened: what the candidates gave under all constraints; top: how many of the best are averaged.
+        screened: what the candidates gave under all constraints; top: how many of the best are averaged; around: points
+        of the cube that the candidates were drawn around.
         """
         if not self.bounds:
             return [], ""
         budget = self.mixture.budget
         tight = self.binding(proposal.mixture.share)
         relaxed = tuple(
-            ScreenChunk(self.space, self.mixture, self.domain_tokens, seed, top, models, self._limits_without(bound))
+            ScreenChunk(
+                self.space, self.mixture, self.domain_tokens, seed, top, models, self._limits_without(bound),
+                around=around,
+            )
             for bound in tight
-        )
+        )  # fmt: skip
         items = [(which, *item) for which in range(len(relaxed)) for item in chunks(candidates)]
         task = _ScreenRelaxed(relaxed)
         parts: list[list[Screened]] = [[] for _ in relaxed]

@@ -48,7 +48,12 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Proposing:
-    """What is proposed for: a whole pool of domain_tokens (n_domains,), its budget and its constraints."""
+    """What is proposed for: a whole pool of domain_tokens (n_domains,), its budget and its constraints.
+
+    around: (p, dim) points of the cube that half of the candidates are steps away from; None: all are fresh draws.
+    confirms: whether fresh proxies judge what is proposed. Where none do, the best observed theta is held to the
+    constraints like the others. speaker: who says so in the log.
+    """
 
     settings: SearchConfig
     engine: Engine
@@ -58,6 +63,9 @@ class Proposing:
     domain_tokens: NDArray[np.int64]
     constraints: Constraints
     seed: int
+    around: Floats | None = None
+    confirms: bool = True
+    speaker: str = "search"
 
     @property
     def limits(self) -> Limits | None:
@@ -71,7 +79,9 @@ class Proposing:
         settings, tokens, limits = self.settings, self.domain_tokens, self.limits
         shared = self.engine.share(models)
         keep = min(settings.finalists, settings.candidates)
-        task = ScreenChunk(self.space, self.mixture, tokens, self.seed, keep, shared, limits, settings.pareto_points)
+        task = ScreenChunk(
+            self.space, self.mixture, tokens, self.seed, keep, shared, limits, settings.pareto_points, self.around
+        )
         items = chunks(settings.candidates)
         screened = [part for _, part in self.engine.map(task, items, label="search: screening candidates")]
         chosen, edge = finalists(screened, keep), fronts(screened, settings.pareto_points)
@@ -93,10 +103,12 @@ class Proposing:
                 f"mixture.constraints: not one of {settings.candidates:,} candidates keeps them all; loosen them or "
                 "raise search.candidates (finished trials are kept)"
             )
-        best = min(usable, key=lambda trial: (trial.joint, trial.name))
-        if best.theta is not None:
-            params = params_of(best.theta, models.full_features.domains, models.full_features.criteria)
-            found.append(proposal("best_observed", params, tokens, self.mixture, models))
+        found += self._best_observed(models, usable)
+        if not found:
+            raise BudgetError(
+                f"mixture.budget: not one of {settings.candidates:,} candidates can meet {self.mixture.budget:,} "
+                "tokens; lower it, raise mixture.max_copies or search.candidates (finished trials are kept)"
+            )
         tally = Tally(
             drawn=settings.candidates,
             infeasible=infeasible,
@@ -105,13 +117,13 @@ class Proposing:
             averaged=min(settings.average_top, len(chosen)) if found[0].origin == "average" else 1,
         )
         facts, how = self.constraints.facts(
-            self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top
+            self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top, self.around
         )
         for fact in facts:
             if fact.price is not None:
                 self.progress.say(
-                    f"search: {fact.name} {fact.value:g} binds ({fact.domain} has {fact.share:.2%}); one percentage "
-                    f"point looser, the predicted objective changes by {-fact.price:+.4f} nats"
+                    f"{self.speaker}: {fact.name} {fact.value:g} binds ({fact.domain} has {fact.share:.2%}); one "
+                    f"percentage point looser, the predicted objective changes by {-fact.price:+.4f} nats"
                 )
         kl = self.constraints.kl_fact(
             self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top
@@ -122,6 +134,16 @@ class Proposing:
                 f"mixture.constraints.kl ({kl.weight:g}) the predicted objective changes by {-kl.price:+.4f} nats"
             )
         return Proposed(found, tally, front, facts, how, kl)
+
+    def _best_observed(self, models: SearchModels, usable: Sequence[Trial]) -> list[Proposal]:
+        best = min(usable, key=lambda trial: (trial.joint, trial.name))
+        if best.theta is None:
+            return []
+        params = params_of(best.theta, models.full_features.domains, models.full_features.criteria)
+        limits = None if self.confirms else self.limits
+        if not self.confirms and not closed_form(params, self.domain_tokens, self.mixture, limits).feasible[0]:
+            return []
+        return [proposal("best_observed", params, self.domain_tokens, self.mixture, models, limits)]
 
     def _front(self, cube: Floats, losses: Floats, models: SearchModels) -> list[FrontPoint]:
         """The Pareto front over targets of what the full models predicted, at most `pareto_points` of it."""
@@ -148,7 +170,7 @@ class Proposing:
         """(k, dim) cube points of (chunk, row) pairs: each chunk is drawn again from its seed."""
         cube = np.empty((len(chosen), self.space.dim))
         for chunk in sorted({chunk for chunk, _ in chosen}):
-            points = chunk_params(self.space, self.seed, chunk, sizes[chunk]).cube
+            points = chunk_params(self.space, self.seed, chunk, sizes[chunk], self.around).cube
             for position, (owner, row) in enumerate(chosen):
                 if owner == chunk and points is not None:
                     cube[position] = points[row]

@@ -15,10 +15,12 @@ import pytest
 
 from quadmix.config import RunConfig
 from quadmix.config_reader import read_config
+from quadmix.errors import BudgetError
 from quadmix.manifest.model import Manifest
 from quadmix.search.proposals import theta_by_name
 from quadmix.search.trial_files import ColumnChoice, read_swarm
 from quadmix.search.trials import draw_theta, param_space
+from quadmix.stages.asked_trials import AskedTrials
 from tests.e2e.command_line import Done, quadmix
 from tests.e2e.scored_pool import DOMAINS, scored_config, write_scored_pool
 from tests.e2e.small_pool import ROOT, write_config
@@ -435,3 +437,179 @@ def test_weights_go_by_the_names_of_targets_and_nothing_unused_is_demanded(
 def test_no_search_section_is_needed(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
     done = ask(own_config(asked, tmp_path), tmp_path / "trials", 2)
     assert done.code == 0, done.err
+
+
+def result_of(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return found
+
+
+def test_binding_constraints_have_prices_and_targets_a_front(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    """Law costs losses of `math`: a floor on it binds, and loosening it helps."""
+    out = copy(asked, tmp_path)
+    fill(out)
+    done = tell(asked / "run.yaml", out, None, *constrained(min_share={"law": 0.5}, max_share={"news": 0.9}))
+    assert done.code == 0, done.err
+    assert "tell: min_share.law 0.5 binds" in done.err
+    result = result_of(out)
+    law, news = (
+        next(one for one in result["constraints"] if one["name"] == name)
+        for name in ("min_share.law", "max_share.news")
+    )
+    assert (law["binding"], news["binding"], news["price"]) == (True, False, None)
+    assert law["price"] > 0
+    assert law["tokens"] == BUDGET / 2
+    assert "600 candidates screened again" in result["prices"]
+    front = [one["predicted"] for one in result["pareto"]]
+    assert front
+    assert all(
+        not (a["math"] <= b["math"] and a["code"] <= b["code"]) for a in front for b in front if a is not b
+    )  # no point beats another one
+    assert all(point["share"]["law"] >= 0.5 - 1e-6 for point in result["pareto"])
+    assert result["tally"]["drawn"] == 600
+    # what is told holds for what `select` builds
+    chosen_law = result["proposals"][0]["mixture"]["share"]["law"]
+    sets = ("select.mixture=theta", f"select.theta_file={out / 'proposal.json'}", f"output={tmp_path / 'out'}")
+    published = quadmix("select", asked / "run.yaml", *(word for one in sets for word in ("--set", one)))
+    assert published.code == 0, published.err
+    manifest = Manifest.load(tmp_path / "out")
+    assert manifest.domains["law"].realised / manifest.realised_tokens == pytest.approx(chosen_law, abs=0.01)
+
+
+def test_repeated_seeds_tell_the_noise(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = copy(asked, tmp_path)
+    fill(out)
+    assert tell(asked / "run.yaml", out).code == 0
+    assert result_of(out)["noise"] is None
+    told = {key: value for key, value in AskedTrials(out).told.items() if value is not None}
+    off = dict(zip(sorted(told)[:4], (0.02, -0.01, 0.03, 0.0), strict=True))
+    again = tmp_path / "again.csv"
+    lines = ["trial,seed,math,code"]
+    for name, nats in off.items():
+        lines.append(f"{name},1,{told[name]['math']!r},{told[name]['code']!r}")  # told before, now with its seed
+        lines.append(f"{name},2,{told[name]['math'] + nats!r},{told[name]['code']!r}")
+    again.write_text("\n".join(lines) + "\n")
+    done = tell(asked / "run.yaml", out, again)
+    assert done.code == 0, done.err
+    assert "8 new losses" in done.err
+    assert "nats of noise between mixtures of one seed" in done.err
+    trial = sorted(off)[0]
+    found = AskedTrials(out)
+    assert set(found.runs[trial]) == {"1", "2"}
+    mean = found.told[trial]
+    assert mean is not None
+    assert mean["math"] == pytest.approx(told[trial]["math"] + 0.01)
+    noise = result_of(out)["noise"]
+    assert (noise["mixtures"], noise["seeds"], noise["freedom"]) == (4, 2, 3)
+    # residuals of four differences between two seeds: sd of the differences / sqrt(2)
+    assert noise["paired"]["math"] == pytest.approx(np.std(list(off.values()), ddof=1) / np.sqrt(2))
+    assert noise["paired"]["code"] == pytest.approx(0.0, abs=1e-12)
+    # nothing new, and a run's loss does not change either
+    assert "0 new losses" in tell(asked / "run.yaml", out, again).err
+    again.write_text(f"trial,seed,math,code\n{trial},2,9,9\n")
+    refused = tell(asked / "run.yaml", out, again)
+    assert refused.code == 3
+    assert f"trial {trial!r} was told before under seed '2'" in refused.err
+    # the next round sees the means
+    more = ask(asked / "run.yaml", out, 2, "--json")
+    assert more.code == 0, more.err
+    assert next(row for row in trials(out) if row["name"] == trial)["losses"] == mean
+
+
+def test_another_loss_without_a_seed_is_refused_with_the_way_to_give_it(
+    asked: Path, tmp_path: Path, here: InlineEngine
+) -> None:
+    out = copy(asked, tmp_path)
+    losses = tmp_path / "l.csv"
+    losses.write_text("trial,math,code\ntrial-00000,3,2\ntrial-00000,3.1,2\n")
+    twice = tell(asked / "run.yaml", out, losses)
+    assert twice.code == 3
+    assert "is there already, in line 2; give each run of a trial a seed of its own, in a column 'seed'" in twice.err
+    losses.write_text("trial,math,code\ntrial-00000,3,2\n")
+    assert tell(asked / "run.yaml", out, losses).code == 0
+    losses.write_text("trial,math,code\ntrial-00000,3.1,2\n")
+    other = tell(asked / "run.yaml", out, losses)
+    assert other.code == 3
+    assert "give each run of a trial a seed of its own, in a column 'seed'" in other.err
+    taken = quadmix("search", "ask", asked / "run.yaml", "--n", 2, "--out", tmp_path / "x", "--targets", "seed,math")
+    assert taken.code == 2
+    assert "the names seed are taken" in taken.err
+
+
+WORST = ("--set", "search.objective_rule=worst")
+
+
+def test_the_worst_case_is_measured_against_a_natural_trial(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = tmp_path / "trials"
+    done = ask(asked / "run.yaml", out, N, *WORST, "--json")
+    assert done.code == 0, done.err
+    assert done.json["waiting"] == N + 1
+    natural = next(trial for trial in trials(out) if trial["name"] == "natural")
+    assert natural["theta"] is None
+    folder = out / natural["manifest"]
+    assert quadmix("verify", folder).code == 0
+    assert Manifest.load(folder).selector == "natural"
+    assert trials(out)[1:] == trials(asked / "trials")  # one more trial, the others are what they were
+    fill(out)
+    with open(out / "losses.csv", newline="") as handle:
+        lines = list(csv.reader(handle))
+    reference = dict(
+        zip(("math", "code"), map(float, next(row for row in lines if row[0] == "natural")[1:]), strict=True)
+    )
+    kept = (out / "losses.csv").read_bytes()
+    # without it nothing can be judged, and the other losses are kept
+    with open(out / "losses.csv", "w", newline="") as handle:
+        csv.writer(handle).writerows(row if row[0] != "natural" else ["natural", "", ""] for row in lines)
+    early = tell(asked / "run.yaml", out, None, *WORST, "--json")
+    assert early.code == 0, early.err
+    assert (early.json["proposals"], early.json["waiting"]) == ([], ["natural"])
+    waits = ask(asked / "run.yaml", out, 4, *WORST, "--json")
+    assert (waits.code, waits.json["new"]) == (0, 0)
+    (out / "losses.csv").write_bytes(kept)
+    done = tell(asked / "run.yaml", out, None, *WORST)
+    assert done.code == 0, done.err
+    assert "1 new losses" in done.err
+    result = result_of(out)
+    assert (result["objective_rule"], result["reference"]) == ("worst", reference)
+    for one in result["proposals"]:
+        excess = max(one["predicted"][name] - reference[name] for name in ("math", "code"))
+        assert one["predicted"]["joint"] == pytest.approx(excess)
+    more = ask(asked / "run.yaml", out, 2, *WORST, "--json")
+    assert (more.json["new"], more.json["origin"]) == (2, "acquisition")
+    # by the mean, the same trials give another objective; the table is a swarm still
+    assert tell(asked / "run.yaml", out).code == 0
+    assert result_of(out)["reference"] == {}
+    (tmp_path / "losses.csv").write_bytes(kept)
+    shutil.copy(out / "trials.csv", tmp_path / "trials.csv")
+    with open(tmp_path / "losses.csv", "a") as handle:
+        handle.writelines(f"{trial['name']},,\n" for trial in trials(out)[N + 1 :])
+    assert len(read_swarm(tmp_path / "trials.csv", tmp_path / "losses.csv", ColumnChoice()).ids) == N + 1
+
+
+def test_the_worst_case_may_be_chosen_after_the_trials(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    out = copy(asked, tmp_path)
+    fill(out)
+    missing = tell(asked / "run.yaml", out, None, *WORST)
+    assert missing.code == 0, missing.err
+    assert "was not asked for; run `quadmix search ask`" in missing.err
+    asks = ask(asked / "run.yaml", out, 2, *WORST, "--json")
+    assert (asks.json["new"], asks.json["waiting"]) == (0, 1)
+    fill(out)
+    assert tell(asked / "run.yaml", out, None, *WORST).code == 0
+    assert result_of(out)["objective_rule"] == "worst"
+
+
+def test_a_tell_that_ends_after_losses_were_kept_says_so(
+    asked: Path, tmp_path: Path, here: InlineEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise BudgetError("mixture.constraints: not one of 600 candidates keeps them all")
+
+    out = copy(asked, tmp_path)
+    fill(out)
+    monkeypatch.setattr("quadmix.stages.proposing.Proposing.propose", none)
+    done = tell(asked / "run.yaml", out)
+    assert done.code == 2
+    assert "nothing was started" not in done.err
+    assert "resume at stage 'tell'" in done.err
+    assert "loss/" in (out / "journal.jsonl").read_text()
