@@ -66,6 +66,8 @@ def cross_checks(sections: Mapping[str, Any], own_trainer: bool = False) -> Iter
     own_trainer: for `search ask` and `search tell`, whose losses somebody else measures.
     """
     if own_trainer:
+        if "search" in sections and sections["search"] is None:
+            sections = {**sections, "search": SearchConfig()}  # a search all the same
         yield from _within(sections, _NOT_OF_ONES_OWN_TRAINER)
         return
     yield from _within(sections)
@@ -387,6 +389,15 @@ def _constraints(mixture: MixtureConfig) -> Iterator[Problem]:
         yield (*path, "min_share" if asked.min_share else "fixed_share"), text
 
 
+def _rank_searched(mixture: MixtureConfig, search: SearchConfig | None) -> Iterator[Problem]:
+    if search is not None and mixture.rank != "interval":
+        text = (
+            f"found {mixture.rank!r} beside a search, wanted 'interval': tied documents all take their group's largest"
+        )
+        text += " rank, so a mixture has other shares than its theta was predicted to have. For a theta of your own"
+        yield ("mixture", "rank"), f"{text} (select.mixture: theta) leave the section `search` out"
+
+
 def _constraints_searched(mixture: MixtureConfig, search: SearchConfig | None) -> Iterator[Problem]:
     if search is None or search.regressor.features != "theta":
         return
@@ -512,6 +523,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("annotate", "mixture"), _criteria),
     (("mixture",), _ranges),
     (("mixture",), _constraints),
+    (("mixture", "search"), _rank_searched),
     (("mixture", "search"), _constraints_searched),
     (("search",), _search_sizes),
     (("search", "targets", "tokenizer"), _search_proxies),

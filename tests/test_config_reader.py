@@ -166,6 +166,10 @@ ONE_PROBLEM = [
     ("mixture.constraints={fixed_share: {a: 0.1}, max_share: {a: 0.2}}", "fixed_share.a: found it bounded as well"),
     ("mixture.constraints={min_share: {a: 0.7, b: 0.6}}", "constraints.min_share: found shares that sum to 1.3"),
     ("mixture={criteria: [edu], budget: 9, rank: paper, constraints: {max_repeats: 2}}", "beside `rank: paper`"),
+    (
+        "mixture={criteria: [edu], budget: 9, rank: paper}",
+        "mixture.rank: found 'paper' beside a search, wanted 'interval'",
+    ),
     ("mixture={criteria: [edu], budget: 9, meet_budget: scale, constraints: {max_repeats: 2}}", "wanted `omega`"),
     ("mixture.constraints.max_repeats=0", "max_repeats"),
     ("search.objective_rule=best", "search.objective_rule: "),

@@ -439,6 +439,12 @@ def test_no_search_section_is_needed(asked: Path, tmp_path: Path, here: InlineEn
     assert done.code == 0, done.err
 
 
+def test_ranks_under_which_shares_are_not_known_are_refused(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
+    done = ask(own_config(asked, tmp_path, rank="paper"), tmp_path / "trials", 2)
+    assert done.code == 2
+    assert "mixture.rank: found 'paper' beside a search" in done.err
+
+
 def result_of(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "result.json").read_text())
     return found
