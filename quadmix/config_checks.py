@@ -278,10 +278,11 @@ def _search_needed(
 
 
 def _search_proxies(
-    search: SearchConfig | None, targets: Targets, tokenizer: TokenizerConfig | None
+    search: SearchConfig | None, targets: Targets, tokenizer: TokenizerConfig | None, select: SelectConfig
 ) -> Iterator[Problem]:
-    """What a search needs to train proxies of its own and to measure them."""
-    if search is None:
+    """What a search needs to train proxies of its own and to measure them. A theta from a file (`search tell` writes
+    one) stands for a search that is over; `search` itself asks for all of this again."""
+    if search is None or select.theta_file is not None:
         return
     if not targets:
         yield ("targets",), "missing, but a search needs at least one target to measure its proxies on"
@@ -526,7 +527,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("mixture", "search"), _rank_searched),
     (("mixture", "search"), _constraints_searched),
     (("search",), _search_sizes),
-    (("search", "targets", "tokenizer"), _search_proxies),
+    (("search", "targets", "tokenizer", "select"), _search_proxies),
     (("select", "search", "compare"), _search_needed),
     (("select", "mixture"), _selection),
     (("select", "annotate"), _rules),

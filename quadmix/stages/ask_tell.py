@@ -259,7 +259,6 @@ def _checked(config: RunConfig, out: Path, tokens: int | None, targets: Sequence
         problems.append("search.warm_start: only a search with proxies of its own reads it; remove it for ask and tell")
     if problems:
         raise ConfigError(problems)
-    require_regressor((config.search or SearchConfig()).regressor.kind)  # a missing library is found now
     return names
 
 

@@ -427,6 +427,10 @@ def test_weights_go_by_the_names_of_targets_and_nothing_unused_is_demanded(
     wrong = ask(weighted, tmp_path / "new", N, "--set", "search.objective={maths: 1}")
     assert wrong.code == 2
     assert "search.objective.maths: found 'maths', wanted one of the losses math, code" in wrong.err
+    # the proposal is published from the same config
+    sets = ("select.mixture=theta", f"select.theta_file={out / 'proposal.json'}", f"output={tmp_path / 'out'}")
+    published = quadmix("select", weighted, *(word for one in sets for word in ("--set", one)))
+    assert published.code == 0, published.err
     # proxies of one's own need both still
     searched = quadmix("search", weighted)
     assert searched.code == 2
