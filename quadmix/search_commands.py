@@ -62,7 +62,7 @@ def _run_ask(args: argparse.Namespace) -> int:
     config = _config(args)
     engine = make_engine(config.engine, progress)
     try:
-        asked = ask(config, engine, progress, args.out, args.n, args.tokens, args.targets)
+        asked = ask(config, engine, progress, args.out, args.n, args.tokens, args.targets, _marks(args, "ask"))
     finally:
         engine.close()
     _print(asdict(asked), args)
@@ -76,7 +76,7 @@ def _run_tell(args: argparse.Namespace) -> int:
     config = _config(args)
     engine = make_engine(config.engine, progress)
     try:
-        result = tell(config, engine, progress, args.out, args.losses, lambda: setattr(args, "at", "tell"))
+        result = tell(config, engine, progress, args.out, args.losses, _marks(args, "tell"))
     finally:
         engine.close()
     if args.json:
@@ -145,6 +145,15 @@ def _run_from_trials(args: argparse.Namespace) -> int:
     files = {"result": str(args.out / RESULT_FILE), "weights": str(args.out / WEIGHTS_FILE)}
     _print(files | result if args.json else files, args)
     return 0
+
+
+def _marks(args: argparse.Namespace, stage: str) -> Callable[[], None]:
+    """Called where a command has something to resume: an error after that says so."""
+
+    def mark() -> None:
+        args.at = stage
+
+    return mark
 
 
 def _config(args: argparse.Namespace) -> RunConfig:

@@ -74,16 +74,19 @@ def ask(
     n: int,
     tokens: int | None = None,
     targets: Sequence[str] = (),
+    begun: Callable[[], None] = lambda: None,
 ) -> Asked:
     """Bring the number of trials that wait for losses to `n`, and write every one's manifest. Under `objective_rule:
     worst` the natural mixture is one more trial, once.
 
     tokens: of a trial, None = the config's budget; targets: names of the losses, () = the config's targets. Repeating
-    the call finishes what was interrupted and adds nothing. Raises ConfigError (exit 2) before anything is made.
+    the call finishes what was interrupted and adds nothing. begun: called once the pool is annotated. Raises
+    ConfigError (exit 2), and BudgetError for constraints that no mixture keeps, before any trial is made.
     """
     names = _checked(config, out, tokens, targets)
     with run_lock(Path(config.output)):
         annotated = annotate(config, engine, progress)
+    begun()
     constraints_of(config, annotated.summary)  # said now, not after the trials were trained
     size = tokens or config.mixture.budget
     # trials are not held to constraints, so nothing of theirs may depend on them
@@ -144,13 +147,13 @@ def tell(
     progress: Progress,
     out: Path,
     losses: Path,
-    kept: Callable[[], None] = lambda: None,
+    begun: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Take losses back (lower is better), fit, and write `result.json` and `proposal.json`; returns the former's JSON.
 
     With fewer than 8 finished trials the losses are kept and nothing is fitted. Raises ConfigError for a directory or
     config that does not fit, its constraints included, and InputError for rows, before any loss is kept; BudgetError
-    where no candidate can be proposed. kept: called once the losses are in the journal.
+    where no candidate can be proposed. begun: called once the losses are in the journal.
     """
     study = load_study(out)
     check_identity(out, study, _identity(config, tuple(study.targets)))
@@ -164,7 +167,7 @@ def tell(
         found = new_losses(losses, trials, study.targets)
         for (name, seed), values in found.items():
             trials.tell(name, values, seed)
-        kept()
+        begun()
         failed = sorted(name for name, values in trials.told.items() if values is None)
         progress.say(
             f"tell: {len(found)} new losses; {len(trials.told)} of {len(trials.asked)} trials told, {len(failed)} of "

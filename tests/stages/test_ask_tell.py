@@ -359,6 +359,7 @@ def test_ask_refuses_constraints_before_any_trial_is_made(asked: Path, tmp_path:
     infeasible = ask(asked / "run.yaml", out, N, *constrained(max_share=dict.fromkeys(DOMAINS, 0.2)))
     assert infeasible.code == 2
     assert "all domains together give at most 2,400 tokens, mixture.budget is 4,000" in infeasible.err
+    assert "resume at stage 'ask'" in infeasible.err  # the annotations are there
     assert not out.exists()
 
 
