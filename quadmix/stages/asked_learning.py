@@ -58,6 +58,7 @@ class Learned:
             "proposals": [asdict(one) for one in found.proposals],
             "constraints": [asdict(one) for one in found.constraints],
             "prices": found.prices,
+            "kl": None if found.kl is None else asdict(found.kl),
             "pareto": [asdict(one) for one in found.front],
             "more": asdict(self.more),
         }

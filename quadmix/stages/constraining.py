@@ -155,13 +155,16 @@ class Constraints:
         seed: int,
         candidates: int,
         top: int,
+        around: Floats | None = None,
     ) -> KlFact | None:
-        """What the penalty for shares far from the natural ones costs: all candidates screened again without it."""
+        """What the penalty for shares far from the natural ones costs: all candidates screened again without it.
+        Arguments are those of `facts`."""
         if self.limits.kl == 0.0:
             return None
         free = ScreenChunk(
-            self.space, self.mixture, self.domain_tokens, seed, top, models, replace(self.limits, kl=0.0)
-        )
+            self.space, self.mixture, self.domain_tokens, seed, top, models, replace(self.limits, kl=0.0),
+            around=around,
+        )  # fmt: skip
         parts = [part for _, part in engine.map(free, chunks(candidates), label="search: pricing constraints")]
         share = np.array([[proposal.mixture.share[name] for name in self.domains]])
         penalty = float(self.limits.penalty(share)[0])

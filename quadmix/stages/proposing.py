@@ -126,11 +126,11 @@ class Proposing:
                     f"percentage point looser, the predicted objective changes by {-fact.price:+.4f} nats"
                 )
         kl = self.constraints.kl_fact(
-            self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top
+            self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top, self.around
         )
         if kl is not None:
             self.progress.say(
-                f"search: the proposal's shares are {kl.divergence:.3f} nats from the natural ones; without "
+                f"{self.speaker}: the proposal's shares are {kl.divergence:.3f} nats from the natural ones; without "
                 f"mixture.constraints.kl ({kl.weight:g}) the predicted objective changes by {-kl.price:+.4f} nats"
             )
         return Proposed(found, tally, front, facts, how, kl)

@@ -18,7 +18,9 @@ import pytest
 import zstandard
 
 from quadmix.config import RunConfig
+from quadmix.engine.base import Engine
 from quadmix.engine.fold import FoldGroup, fold_in_order, grouped
+from quadmix.engine.spark import SparkEngine
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.progress import Progress
 from quadmix.search.result import JOINT, SearchResult
@@ -123,7 +125,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    folder: Path, output: str, engine: SerialEngine | None = None, to: TextIO | None = None, **search_section: Any
+    folder: Path, output: str, engine: Engine | None = None, to: TextIO | None = None, **search_section: Any
 ) -> SearchResult:
     """One whole search in `output`, whose annotations are copied from `base` unless they are there."""
     if not (folder / output).exists():
@@ -182,6 +184,19 @@ def test_confirmation_and_search_halves_never_share_text(folder: Path, finished:
     assert not set(target.search.texts) & set(target.confirm.texts)
     swarm = next((folder / "whole" / "stages").glob("swarm-*"))
     assert (swarm / "eval-search-howto.bin").read_bytes() != (swarm / "eval-confirm-howto.bin").read_bytes()
+
+
+def test_a_swarm_of_spark_tasks_has_the_same_bits(
+    folder: Path, finished: SearchResult, spark_engine: SparkEngine
+) -> None:
+    """The first trials and all that follows from them; the others were trained here."""
+    shutil.copytree(folder / "whole", folder / "spark", ignore=shutil.ignore_patterns("search-*", "pieces"))
+    (journal,) = (folder / "spark" / "stages").glob("swarm-*/journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[3:]))
+    run(folder, "spark", spark_engine)
+    assert result_bytes(folder, "spark") == result_bytes(folder, "whole")
+    assert sorted(journal.read_text().splitlines()) == sorted("".join(lines).splitlines())
 
 
 def test_a_search_killed_in_the_middle_of_a_write_ends_with_the_same_bits(folder: Path, finished: SearchResult) -> None:
