@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from quadmix.config import LEAST_TRIALS
 from quadmix.errors import ConfigError, InputError
+from quadmix.search.bookkeeping import is_bookkeeping, is_constant, no_loss
+from quadmix.search.join_column import column_of_runs, is_unnamed, joining_column, names_runs
 from quadmix.search.result import Trial
 from quadmix.search.run_table import RunTable, number, read_table
 
@@ -32,21 +34,21 @@ Floats = NDArray[np.float64]
 SHARE, LOSS = "share:", "loss:"  # of our own files
 MIXTURES_FILE, LOSSES_FILE = "trials_mixtures.csv", "trials_losses.csv"
 ID = "trial"
+_RUN = "run"  # what an id column is called that has no name of its own
 SUM_TOLERANCE = 0.01
 _EXACT = 1e-9  # sums nearer to 1 than this are not worth a word
 _SHOWN = 20  # problems of one kind that a message lists
 
 # pairs of files that a directory may hold: ours, Olmix's, those of `search ask`
 _PAIRS = ((MIXTURES_FILE, LOSSES_FILE), ("ratios.csv", "metrics.csv"), ("trials.csv", "losses.csv"))
-# numeric columns that name a run and are neither a domain nor a metric unless somebody says so
-_LABELS = {"", "index", "id", "run", "run_id", "name", "trial", "trial_id", "unnamed: 0"}
 _DOMAIN_PREFIXES = (SHARE, "train_")
 _TARGET_PREFIXES = (LOSS, "valid_", "metric/", "eval/")
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """What the user says about the columns; patterns as in a shell (`train_*`). None and () leave it to the files."""
+    """What the user says about the columns; patterns as in a shell (`train_*`). None and () leave it to the files
+    (quadmix.search.join_column, quadmix.search.bookkeeping)."""
 
     id_column: str | None = None
     domains: tuple[str, ...] = ()
@@ -57,7 +59,8 @@ class ColumnChoice:
 class Swarm:
     """n finished runs. shares: (n, n_domains), rows summing to 1; losses: (n, n_targets), finite, as in the file.
 
-    domain_columns: the file's names of `domains`. failed: ids of runs without a loss. notes: what was done, in words.
+    id_column: `run` where it has no name. domain_columns: the file's names of `domains`. failed: ids of runs without a
+    loss. notes: what was done, in words.
     """
 
     ids: tuple[str, ...]
@@ -95,14 +98,16 @@ def read_swarm(mixtures: Path, losses: Path | None, choice: ColumnChoice) -> Swa
     columns = _columns(left, right, choice)
     joined = _join(left, right, columns.id)
     values = _values(left, right, columns, joined)
-    failed = tuple(left.ids(columns.id)[row] for row in values.failed)
+    ids = _ids(left, columns.id)
+    failed = tuple(ids[row] for row in values.failed)
     kept = [row for row in range(len(joined)) if row not in set(values.failed)]
     if len(kept) < LEAST_TRIALS:
         lost = f" ({len(failed)} failed)" if failed else ""
         raise InputError(f"{mixtures.name}: {len(kept)} finished runs{lost}, wanted at least {LEAST_TRIALS} to fit on")
+    fitted, constant = _that_vary(values.losses[kept], columns, right, set(choice.targets))
     shares = values.shares[kept]
     sums = shares.sum(axis=1, keepdims=True)
-    notes = list(columns.notes)
+    notes = [*columns.notes, *constant]
     off = np.abs(sums[:, 0] - 1.0) > _EXACT
     if off.any():
         notes.append(
@@ -111,18 +116,36 @@ def read_swarm(mixtures: Path, losses: Path | None, choice: ColumnChoice) -> Swa
         )
     if failed:
         notes.append(f"{len(failed)} failed run(s) without a loss are left out: {_listed(failed)}")
-    ids = left.ids(columns.id)
     return Swarm(
         ids=tuple(ids[row] for row in kept),
-        id_column=columns.id,
+        id_column=columns.id or _RUN,
         domains=tuple(_short(name, SHARE) for name in columns.domains),
         domain_columns=columns.domains,
         shares=shares / sums,
-        targets=tuple(_short(name, LOSS) for name in columns.targets),
-        losses=values.losses[kept],
+        targets=tuple(_short(columns.targets[place], LOSS) for place in fitted),
+        losses=values.losses[kept][:, fitted],
         failed=failed,
         notes=tuple(notes),
     )
+
+
+def _that_vary(losses: Floats, columns: _Columns, table: RunTable, asked: set[str]) -> tuple[list[int], list[str]]:
+    """Places of the targets that differ between runs, and a note on the others. losses: (n, n_targets), finite.
+
+    Raises ConfigError where one of them is `asked` for by its whole name, or where none differs.
+    """
+    constant = [place for place in range(losses.shape[1]) if is_constant(losses[:, place])]
+    named = [place for place in constant if {columns.targets[place], _short(columns.targets[place], LOSS)} & asked]
+    if not constant:
+        return list(range(losses.shape[1])), []
+    said = ", ".join(f"{columns.targets[place]} ({losses[0, place]:g})" for place in constant[:_SHOWN])
+    if named or len(constant) == losses.shape[1]:
+        raise ConfigError(
+            f"{table.path.name}: the same in all {len(losses)} finished runs: {said}. Nothing can be fitted to that; "
+            "choose losses that the mixtures change, with --targets"
+        )
+    left = [place for place in range(losses.shape[1]) if place not in constant]
+    return left, [f"losses that are the same in every finished run are left out: {said}"]
 
 
 def matching(patterns: Sequence[str], names: Sequence[str], flag: str) -> list[str]:
@@ -160,21 +183,18 @@ def table_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 @dataclass(frozen=True)
 class _Columns:
-    id: str
+    """id: None where one file has none. skipped: numbers beside the domains that are none by their names."""
+
+    id: str | None
     domains: tuple[str, ...]
     targets: tuple[str, ...]
+    skipped: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def _columns(left: RunTable, right: RunTable, choice: ColumnChoice) -> _Columns:
     one_file = left is right
-    id_column = next(iter(left.columns)) if choice.id_column is None else choice.id_column
-    problems = [
-        f"{table.path.name}: no id column {id_column!r}{_nearest(id_column, list(table.columns))}; "
-        "name the column that joins the files with --id-column"
-        for table in ([left] if one_file else [left, right])
-        if id_column not in table.columns
-    ]
+    (id_column, joined), problems = _id_column(left, right, choice)
     free = {id(table): [name for name in table.columns if name != id_column] for table in (left, right)}
     domains, wrong = _match(choice.domains, free[id(left)], "--domains")
     problems += wrong
@@ -182,8 +202,9 @@ def _columns(left: RunTable, right: RunTable, choice: ColumnChoice) -> _Columns:
     problems += wrong
     if problems:
         raise ConfigError(problems)
-    ours = _numeric(left, free[id(left)])
-    theirs = _numeric(right, free[id(right)])
+    ours, theirs = (_numeric(table, free[id(table)]) for table in (left, right))
+    skipped: list[str] = []
+    ignored: dict[str, str] = {}
     if not choice.domains:
         domains = _prefixed(ours, _DOMAIN_PREFIXES if one_file else (SHARE,))
     if not choice.targets:
@@ -193,24 +214,67 @@ def _columns(left: RunTable, right: RunTable, choice: ColumnChoice) -> _Columns:
             f"{left.path.name}: which columns are domains and which are losses? Name them, patterns allowed: "
             f"--domains 'train_*' --targets 'valid_*'; it has {', '.join(ours) or 'no column of numbers'}"
         )
-    domains = domains or [name for name in ours if name not in targets]
-    targets = targets or [name for name in theirs if not one_file or name not in domains]
+    if not domains:
+        rest = [name for name in ours if name not in targets]
+        domains = [name for name in rest if not is_bookkeeping(name)]
+        skipped = [name for name in rest if name not in domains]
+    if not targets:
+        rest = [name for name in theirs if not one_file or name not in domains]
+        ignored = _no_losses(right, rest)
+        targets = [name for name in rest if name not in ignored]
     if both := sorted(set(domains) & set(targets)) if one_file else []:
         problems.append(f"{left.path.name}: {_listed(both)} chosen as domain and as loss; wanted each column once")
     if len(domains) < 2:
         problems.append(f"{left.path.name}: found {len(domains)} domain column(s), wanted at least 2 (see --domains)")
     if not targets:
-        problems.append(f"{right.path.name}: found no column of losses, wanted at least 1 (see --targets)")
+        but = f"; not taken for losses: {_with_reasons(ignored)}" if ignored else ""
+        problems.append(f"{right.path.name}: found no column of losses, wanted at least 1 (see --targets){but}")
     for names, prefix in ((domains, SHARE), (targets, LOSS)):
         short = [_short(name, prefix) for name in names]
         problems += [f"two columns stand for {name!r}" for name in sorted({n for n in short if short.count(n) > 1})]
     if problems:
         raise ConfigError(problems)
-    unused = [name for name in free[id(left)] if name not in domains and name not in targets]
-    if not one_file:
-        unused += [name for name in free[id(right)] if name not in targets]
-    notes = (f"columns that are neither a domain nor a loss are ignored: {_listed(unused)}",) if unused else ()
-    return _Columns(id_column, tuple(domains), tuple(targets), notes)
+    used = {*domains, *targets, *ignored}
+    unused = [name for table in ([left] if one_file else [left, right]) for name in free[id(table)] if name not in used]
+    notes = [joined] if joined else []
+    if unused:
+        names = [name or "(one without a name)" for name in dict.fromkeys(unused)]
+        notes.append(f"columns that are neither a domain nor a loss are ignored: {_listed(names)}")
+    if ignored:
+        notes.append(f"not taken for losses: {_with_reasons(ignored)}. Name them with --targets if they are meant")
+    return _Columns(id_column, tuple(domains), tuple(targets), tuple(skipped), tuple(notes))
+
+
+def _id_column(left: RunTable, right: RunTable, choice: ColumnChoice) -> tuple[tuple[str | None, str], list[str]]:
+    """(the id column, a word on how it was found where that is worth one), problems."""
+    if choice.id_column is None:
+        taken = {*choice.domains, *choice.targets}
+        found = column_of_runs(left, taken) if left is right else joining_column(left, right, taken)
+        return (found.column, found.note), []
+    return (choice.id_column, ""), [
+        f"{table.path.name}: no id column {choice.id_column!r}{_nearest(choice.id_column, list(table.columns))}; "
+        "name the column that joins the files with --id-column"
+        for table in ([left] if left is right else [left, right])
+        if choice.id_column not in table.columns
+    ]
+
+
+def _no_losses(table: RunTable, names: Sequence[str]) -> dict[str, str]:
+    """column -> why it is taken for no loss, of columns that nobody has chosen."""
+    found = {}
+    for name in names:
+        faults: list[str] = []
+        values = np.array([_parsed(table, row, name, faults) for row in range(table.rows)])
+        reason = "bookkeeping, by its name" if is_bookkeeping(name) else None
+        if reason is None and not faults:  # with faults it stays: each is named later
+            reason = no_loss(values)
+        if reason is not None:
+            found[name] = reason
+    return found
+
+
+def _with_reasons(ignored: Mapping[str, str]) -> str:
+    return _listed([f"{name} ({reason})" for name, reason in ignored.items()])
 
 
 def _match(patterns: Sequence[str], names: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
@@ -231,7 +295,8 @@ def _measurable(table: RunTable, names: Sequence[str], prefix: str) -> list[str]
 
 
 def _numeric(table: RunTable, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name.lower() not in _LABELS and table.holds_numbers(name)]
+    """Columns of numbers that name no run."""
+    return [name for name in names if not (names_runs(name) or is_unnamed(name)) and table.holds_numbers(name)]
 
 
 def _prefixed(names: Sequence[str], prefixes: Sequence[str]) -> list[str]:
@@ -259,8 +324,14 @@ def _listed(names: Sequence[str]) -> str:
 # ---------------------------------------------------------------------------------------------- rows
 
 
-def _join(left: RunTable, right: RunTable, column: str) -> list[int]:
+def _ids(table: RunTable, column: str | None) -> list[str]:
+    return list(table.places) if column is None else table.ids(column)
+
+
+def _join(left: RunTable, right: RunTable, column: str | None) -> list[int]:
     """Of every row of the mixtures, the row of the losses with the same id."""
+    if column is None:
+        return list(range(left.rows))
     problems: list[str] = []
     places = []
     for table in [left] if left is right else [left, right]:
@@ -303,6 +374,7 @@ def _values(left: RunTable, right: RunTable, columns: _Columns, joined: Sequence
             losses[row, place] = _parsed(right, other, name, faults)
     failed = tuple(int(row) for row in np.flatnonzero(np.isnan(losses).any(axis=1)))
     sums: list[str] = []
+    skipped = f"; no domains by their names: {_listed(columns.skipped)}, see --domains" if columns.skipped else ""
     for row in range(left.rows):
         for place, name in enumerate(columns.domains):
             known = len(faults)
@@ -317,7 +389,7 @@ def _values(left: RunTable, right: RunTable, columns: _Columns, joined: Sequence
             hint = "; these look like percentages or tokens" if total > 2 else ""
             sums.append(
                 f"{left.at(row)}: the shares sum to {total:.6g}, wanted 1 to within {SUM_TOLERANCE:.0%}{hint} "
-                f"(domains: {_listed(columns.domains)})"
+                f"(domains: {_listed(columns.domains)}{skipped})"
             )
     if faults or sums:
         raise InputError("\n".join(_few(faults) + _few(sums)))
@@ -343,7 +415,8 @@ def read_named_numbers(path: Path, wanted: Mapping[str, str], what: str) -> dict
     wanted: domain -> another spelling of it that the file may use. Raises InputError with every problem.
     """
     table = read_table(path)
-    name_column, *numbers = table.columns
+    # three columns and the first without a name: pandas' row numbers
+    name_column, *numbers = [name for name in table.columns if len(table.columns) < 3 or not is_unnamed(name)]
     numbers = [name for name in numbers if table.holds_numbers(name)]
     if len(numbers) != 1:
         raise InputError(f"{path}: wanted two columns, a domain and {what}; found {', '.join(table.columns)}")

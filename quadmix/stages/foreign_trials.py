@@ -41,6 +41,7 @@ CANDIDATES = 100_000
 AVERAGE_TOP = 100  # RegMix averages its top 100; QuaDMix, with fewer shares to blur, 10
 MAX_COPIES = 4.0
 _SHOWN = 12  # domains of a proposal that the terminal shows
+_NAMED = 40  # metrics that it names: each has a say
 
 Floats = NDArray[np.float64]
 
@@ -114,6 +115,7 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         f"trials: {len(swarm.ids)} runs, {len(swarm.domains)} domains, {len(swarm.targets)} metrics; "
         f"prior: {prior_from}"
     )
+    progress.say(f"trials: runs by {swarm.id_column!r}; columns taken as losses: {_few(swarm.targets)}")
     losses = swarm.losses * sign
     objective = Objective(dict(zip(swarm.targets, factor.tolist(), strict=True)))
     columns = [f"share:{domain}" for domain in swarm.domains]
@@ -180,6 +182,8 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         "inputs": {path.name: sha256_file(str(path)) for path in files},
         "runs": len(swarm.ids),
         "failed": list(swarm.failed),
+        "id_column": swarm.id_column,
+        "losses": list(swarm.targets),
         "notes": list(swarm.notes),
         "domains": list(swarm.domains),
         "objective": dict(zip(swarm.targets, factor.tolist(), strict=True)),
@@ -215,6 +219,11 @@ def _words(result: Mapping[str, Any]) -> list[str]:
     lines.append(f"trials: proposed weights: {shown}{more}")
     lines.append(f"trials: {result['note']}")
     return lines
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _signs(swarm: Swarm, patterns: Sequence[str]) -> Floats:

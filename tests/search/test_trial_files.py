@@ -69,7 +69,7 @@ def test_olmix_s_files_are_joined_by_id_whatever_their_order(tmp_path: Path) -> 
 
 def test_parquet_and_one_file_with_both(tmp_path: Path) -> None:
     both = pa.table(
-        {"id": pa.array(range(9), pa.float64()), "train_web": [0.25] * 9, "train_code": [0.75] * 9, "seed": [1] * 9,
+        {"id": pa.array(range(9), pa.float64()), "train_web": [0.25] * 9, "train_code": [0.75] * 9, "seed": range(9),
          "valid_math": [float(row) for row in range(9)]}
     )  # fmt: skip
     pq.write_table(both, tmp_path / "runs.parquet")
@@ -120,7 +120,7 @@ def test_a_failed_run_is_counted_and_left_out(tmp_path: Path) -> None:
     assert swarm.failed == ("r0", "r1", "r2")
     assert swarm.ids == tuple(f"r{k}" for k in range(3, 12))
     assert "3 failed run(s)" in swarm.notes[-1]
-    write(right, ["run_id,math", *(f"r{k},{k if k < 7 else ''}" for k in range(12))])
+    write(right, ["run_id,math", *(f"r{k},{k + 0.5 if k < 7 else ''}" for k in range(12))])
     with pytest.raises(InputError, match=r"7 finished runs \(5 failed\), wanted at least 8"):
         read_swarm(left, right, PLAIN)
 
