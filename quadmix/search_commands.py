@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -100,7 +101,7 @@ def _from_trials(commands: Any) -> None:
     add("--higher-is-better", type=_names, default=(), metavar="A,B*", help="metrics of which more is better")
     add("--domain-tokens", type=Path, metavar="FILE", help="CSV of domain, tokens: the prior, and what repeats count")
     add("--budget", type=_count, metavar="10B", help="tokens of the run; caps repeats (needs --domain-tokens)")
-    add("--max-copies", type=float, metavar="K", help="a domain's tokens are read at most so often (default: 4)")
+    add("--max-copies", type=_finite, metavar="K", help="a domain's tokens are read at most so often (default: 4)")
     add(
         "--prior",
         type=Path,
@@ -184,13 +185,20 @@ def _weights(text: str) -> tuple[tuple[str, float], ...]:
     pairs = []
     for item in _names(text):
         name, found, weight = item.rpartition("=")
-        try:
-            pairs.append((name, float(weight)))
-        except ValueError:
-            found = ""
         if not found or not name:
             raise argparse.ArgumentTypeError(f"found {item!r}, wanted metric=weight")
+        pairs.append((name, _finite(weight)))
     return tuple(pairs)
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"found {text!r}, wanted a finite number")
+    return value
 
 
 def _count(text: str) -> int:

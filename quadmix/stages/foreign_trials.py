@@ -7,6 +7,7 @@ does. Nothing here was confirmed by fresh runs, and every output says so.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quadmix.errors import ConfigError
+from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import sha256_file
 from quadmix.manifest.durable import resource_errors, write_atomically
 from quadmix.progress import Progress
@@ -77,8 +78,10 @@ class TrialsSearch:
             problems.append("--budget: repeats cannot be counted without --domain-tokens, the tokens of each domain")
         if self.max_copies is not None and self.budget is None:
             problems.append("--max-copies: a cap on repeats needs --budget, the tokens of the run")
-        if self.max_copies is not None and not self.max_copies > 0:
-            problems.append(f"--max-copies: found {self.max_copies:g}, wanted more than 0")
+        if self.max_copies is not None and not 0 < self.max_copies < math.inf:
+            problems.append(
+                f"--max-copies: found {self.max_copies:g}, wanted a number above 0; without a cap leave --budget out"
+            )
         if not 1 <= self.average_top <= self.candidates:
             problems.append(f"--average-top: found {self.average_top}, wanted 1 to --candidates ({self.candidates:,})")
         if self.folds < 2:
@@ -88,14 +91,24 @@ class TrialsSearch:
         if self.out.exists() and (not self.out.is_dir() or (any(self.out.iterdir()) and not self._is_mine)):
             problems.append(f"--out: {self.out} holds something else; nothing was written; give a new directory")
         problems += [
-            f"--objective: {name}={weight:g}, wanted above 0" for name, weight in self.objective if weight <= 0
+            f"--objective: {name}={weight:g}, wanted a number above 0; leave a metric out that shall not count"
+            for name, weight in self.objective
+            if not 0 < weight < math.inf
+        ]
+        weighed = [name for name, _ in self.objective]
+        problems += [
+            f"--objective: {name} has {weighed.count(name)} weights, wanted one"
+            for name in dict.fromkeys(weighed)
+            if weighed.count(name) > 1
         ]
         if problems:
             raise ConfigError(problems)
 
     @property
     def _is_mine(self) -> bool:
-        return (self.out / RESULT_FILE).is_file()
+        """Whether the directory is a search's own, also one whose second file was never written."""
+        names = {path.name for path in self.out.iterdir()}
+        return RESULT_FILE in names or names <= {RESULT_FILE, WEIGHTS_FILE}
 
 
 def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any]:
@@ -110,7 +123,9 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         progress.say(f"trials: {note}")
     sign = _signs(swarm, asked.higher_is_better)
     factor = _weights(swarm, asked.objective)
-    limit, prior, prior_from = _prior(asked, swarm)
+    limit, prior, prior_from, empty = _prior(asked, swarm)
+    if empty:
+        progress.say(f"trials: {empty}")
     progress.say(
         f"trials: {len(swarm.ids)} runs, {len(swarm.domains)} domains, {len(swarm.targets)} metrics; "
         f"prior: {prior_from}"
@@ -145,7 +160,9 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
     def described(weights: Floats) -> dict[str, Any]:
         found: dict[str, Any] = {"weights": dict(zip(swarm.domains, weights.tolist(), strict=True))}
         if limit is not None:
-            found["repeats"] = dict(zip(swarm.domains, limit.repeats(weights).tolist(), strict=True))
+            repeats = zip(swarm.domains, limit.repeats(weights).tolist(), strict=True)
+            # of a domain without tokens a run may have read some; how often is no number, and JSON has no infinity
+            found["repeats"] = {name: times if math.isfinite(times) else None for name, times in repeats}
             found["within_cap"] = bool((weights <= limit.cap * (1 + 1e-9)).all())
         return found
 
@@ -184,7 +201,7 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         "failed": list(swarm.failed),
         "id_column": swarm.id_column,
         "losses": list(swarm.targets),
-        "notes": list(swarm.notes),
+        "notes": [*swarm.notes, *([empty] if empty else [])],
         "domains": list(swarm.domains),
         "objective": dict(zip(swarm.targets, factor.tolist(), strict=True)),
         "higher_is_better": _flipped(swarm, sign),
@@ -249,11 +266,17 @@ def _weights(swarm: Swarm, objective: Sequence[tuple[str, float]]) -> Floats:
     return np.asarray(found / found.sum())
 
 
-def _prior(asked: TrialsSearch, swarm: Swarm) -> tuple[Repetition | None, Floats, str]:
+def _prior(asked: TrialsSearch, swarm: Swarm) -> tuple[Repetition | None, Floats, str, str]:
+    """(cap on repeats, prior (n_domains,) summing to 1, where the prior is from, a word on domains without tokens).
+
+    What has no tokens cannot be read: its prior is 0, so every candidate's share is.
+    """
     spelling = dict(zip(swarm.domains, swarm.domain_columns, strict=True))
     limit, prior, source = None, swarm.shares.mean(axis=0), "the mean of the runs' mixtures"
+    held = np.ones(len(swarm.domains), dtype=bool)
     if asked.domain_tokens is not None:
         sizes = np.array(list(read_named_numbers(asked.domain_tokens, spelling, "its tokens").values()))
+        held = sizes > 0
         prior, source = sizes, f"the domains' tokens ({asked.domain_tokens.name})"
         if asked.budget is not None:
             limit = Repetition(sizes, asked.budget, MAX_COPIES if asked.max_copies is None else asked.max_copies)
@@ -261,7 +284,14 @@ def _prior(asked: TrialsSearch, swarm: Swarm) -> tuple[Repetition | None, Floats
     if asked.prior is not None:
         prior = np.array(list(read_named_numbers(asked.prior, spelling, "its prior share").values()))
         source = asked.prior.name
-    return limit, prior / prior.sum(), source
+    prior = np.where(held, prior, 0.0)
+    if not prior.sum() > 0:
+        raise InputError(
+            f"--prior: every domain that {source} gives a share has 0 tokens in --domain-tokens; nothing is left to mix"
+        )
+    names = [name for name, full in zip(swarm.domains, held, strict=True) if not full]
+    empty = f"domains without tokens have share 0 in every proposal: {_few(names)}" if names else ""
+    return limit, prior / prior.sum(), source, empty
 
 
 def _cap_facts(asked: TrialsSearch, swarm: Swarm, limit: Repetition | None) -> dict[str, Any] | None:
@@ -272,9 +302,11 @@ def _cap_facts(asked: TrialsSearch, swarm: Swarm, limit: Repetition | None) -> d
 
 
 def _write(out: Path, swarm: Swarm, result: Mapping[str, Any]) -> None:
+    """Both files, once both are known to be writable as text: an error before leaves nothing behind."""
+    rows = [[row["origin"], *row["weights"].values()] for row in result["proposals"]]
+    table = table_csv([swarm.id_column, *swarm.domain_columns], rows)
+    text = json.dumps(result, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
     with resource_errors(f"cannot make {out}"):
         out.mkdir(parents=True, exist_ok=True)
-    table = [[row["origin"], *row["weights"].values()] for row in result["proposals"]]
-    write_atomically(out / WEIGHTS_FILE, table_csv([swarm.id_column, *swarm.domain_columns], table))
-    text = json.dumps(result, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(out / WEIGHTS_FILE, table)
     write_atomically(out / RESULT_FILE, text.encode("utf-8"))

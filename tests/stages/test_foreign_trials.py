@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from quadmix.cli import main
+from quadmix.errors import ResourceError
+from quadmix.stages import foreign_trials
 from tests.e2e.command_line import quadmix
 
 REGMIX = Path(__file__).parents[3] / "shared" / "data" / "regmix"
@@ -92,15 +95,81 @@ def test_repeats_are_capped_where_sizes_and_budget_are_given(tmp_path: Path) -> 
     assert not (tmp_path / "more").exists()
 
 
+def test_a_domain_without_tokens_has_share_0_and_its_repeats_are_no_number(tmp_path: Path) -> None:
+    files = swarm(tmp_path)
+    sizes, prior = tmp_path / "tokens.csv", tmp_path / "prior.csv"
+    sizes.write_text("domain,tokens\nlaw,400\nmath,0\nweb,800\n")
+    command = ("search", "--from-trials", *files, "--targets", "loss", "--domain-tokens", sizes, *FAST)
+    done = quadmix(*command, "--budget", "1K", "--out", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    by_origin = {row["origin"]: row for row in done.json["proposals"]}
+    assert [by_origin[origin]["weights"]["math"] for origin in ("average", "argmin", "prior")] == [0.0] * 3
+    assert by_origin["average"]["repeats"]["math"] == 0.0
+    best = by_origin["best_observed"]
+    assert (best["weights"]["math"] > 0, best["repeats"]["math"], best["within_cap"]) == (True, None, False)
+    assert "domains without tokens have share 0 in every proposal: math" in done.json["notes"]
+    # also where no budget caps it, and where the prior asks for it
+    prior.write_text("domain,share\nlaw,0.5\nmath,0.5\nweb,0\n")
+    done = quadmix(*command, "--prior", prior, "--out", tmp_path / "out", "--json")
+    assert done.json["proposals"][0]["weights"] == {"law": 1.0, "math": 0.0, "web": 0.0}
+    prior.write_text("domain,share\nlaw,0\nmath,1\nweb,0\n")
+    refused = quadmix(*command, "--prior", prior, "--out", tmp_path / "new")
+    assert refused.code == 3
+    assert "nothing is left to mix" in refused.err
+    for wrong in ("-1", "nan", "inf"):
+        sizes.write_text(f"domain,tokens\nlaw,400\nmath,{wrong}\nweb,800\n")
+        refused = quadmix(*command, "--out", tmp_path / "new")
+        assert refused.code == 3
+        assert "line 3, column 'tokens': wanted its tokens, a number of at least 0" in refused.err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--max-copies", "inf"), ("--max-copies", "x"), ("--objective", "loss=nan"), ("--objective", "loss=inf")]
+)
+def test_numbers_that_are_not_finite_are_no_options(
+    tmp_path: Path, flags: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["search", "--from-trials", *map(str, swarm(tmp_path)), "--out", str(tmp_path / "out"), *flags])
+    assert refused.value.code == 2
+    assert "wanted a finite number" in capsys.readouterr().err
+
+
+def test_an_error_leaves_nothing_that_blocks_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, out = swarm(tmp_path), tmp_path / "out"
+    command = ("search", "--from-trials", *files, "--targets", "loss", "--out", out, *FAST)
+    written: list[str] = []
+
+    def fails_at_the_second(path: Path, content: bytes) -> None:
+        if written:
+            raise ResourceError("the disk is full")
+        written.append(path.name)
+        path.write_bytes(content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(foreign_trials, "VERSION", float("nan"))  # something that JSON cannot hold
+        with pytest.raises(ValueError, match="JSON"):
+            quadmix(*command)
+    assert not out.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(foreign_trials, "write_atomically", fails_at_the_second)
+        assert quadmix(*command).code == 5
+    assert [path.name for path in out.iterdir()] == written
+    assert quadmix(*command).code == 0
+    assert {path.name for path in out.iterdir()} == {"trials_search.json", "domain_weights.csv"}
+
+
 def test_flags_that_do_not_fit_are_said_at_once(tmp_path: Path) -> None:
     files = swarm(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("mine")
     done = quadmix(
         "search", "--from-trials", *files, "--out", tmp_path / "full", "--budget", "1K", "--folds", "1",
-        "--average-top", "200K", "--regressor", "oracle", "--objective", "loss=-1",
+        "--average-top", "200K", "--regressor", "oracle", "--objective", "loss=-1,loss=2",
     )  # fmt: skip
     assert done.code == 2
+    assert "loss has 2 weights" in done.err
     for flag in ("--budget", "--folds", "--average-top", "--regressor", "--objective", "--out"):
         assert flag in done.err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
