@@ -11,12 +11,13 @@ training rows like everything else, so held-out scores stay honest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.search.columns import COUNTED, by_rows
+from quadmix.search.estimator import Estimator
 from quadmix.search.stacking import Model
 
 Floats = NDArray[np.float64]
@@ -29,14 +30,14 @@ def split_columns(columns: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, .
 
 
 @dataclass
-class BesideCounts:
+class BesideCounts(Estimator):
     """make: an unfitted model of the first `own` columns; counted: the column of the target's counted loss."""
 
     make: Callable[[], Model]
     own: int
     counted: int
-    slope: float = 0.0
-    rest: Model | None = None
+    slope: float = field(default=0.0, init=False)
+    rest: Model | None = field(default=None, init=False)
 
     def fit(self, features: Floats, losses: Floats) -> BesideCounts:
         told = features[:, self.counted]
@@ -50,6 +51,11 @@ class BesideCounts:
 
     def predict_std(self, features: Floats) -> Floats:
         return self._fitted().predict_std(by_rows(features[:, : self.own]))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it can predict."""
+        return self.rest is not None
 
     def _fitted(self) -> Model:
         if self.rest is None:

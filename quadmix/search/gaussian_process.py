@@ -11,12 +11,13 @@ losses of 128 trials take a second. scikit-learn's, which builds an (n, n, f) te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.search.columns import Scaling
+from quadmix.search.estimator import Estimator
 from quadmix.search.noise import NoisePrior
 
 Floats = NDArray[np.float64]
@@ -31,12 +32,12 @@ _ROOT5 = float(np.sqrt(5.0))
 
 
 @dataclass
-class GaussianProcess:
+class GaussianProcess(Estimator):
     """One loss as a Gaussian process. columns: names of the features, see FeatureSet.names; noise: as measured."""
 
     columns: tuple[str, ...]
-    fitted: Fitted | None = None
     noise: NoisePrior | None = None
+    fitted: Fitted | None = field(default=None, init=False)
 
     def fit(self, features: Floats, losses: Floats) -> GaussianProcess:
         """features: (n, f); losses: (n,) finite."""
@@ -63,6 +64,11 @@ class GaussianProcess:
     def predict_std(self, features: Floats) -> Floats:
         """(k, f) -> (k,): of a new proxy's loss, its noise included."""
         return self._fitted().predict_std(features)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it can predict."""
+        return self.fitted is not None
 
     def _fitted(self) -> Fitted:
         if self.fitted is None:

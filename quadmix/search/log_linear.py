@@ -11,12 +11,13 @@ number of domains from sending a coefficient away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.search.columns import check_columns, share_mask
+from quadmix.search.estimator import Estimator
 
 Floats = NDArray[np.float64]
 
@@ -28,11 +29,11 @@ _STARTS = (0.2, 2.0)  # how far the offset lies below the lowest loss, in ranges
 
 
 @dataclass
-class LogLinearLaw:
+class LogLinearLaw(Estimator):
     """One loss by the law. columns: names of the features, of which at least two are shares."""
 
     columns: tuple[str, ...]
-    fitted: Fitted | None = None
+    fitted: Fitted | None = field(default=None, init=False)
 
     def fit(self, features: Floats, losses: Floats) -> LogLinearLaw:
         """features: (n, f); losses: (n,) finite. Raises ValueError without shares among the columns."""
@@ -63,6 +64,11 @@ class LogLinearLaw:
         jacobian = _jacobian(found.parameters, features[:, found.shares])
         leverage = np.sum((jacobian @ found.covariance) * jacobian, axis=1)
         return np.asarray(found.scale * np.sqrt(found.variance * (1.0 + leverage)))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it can predict."""
+        return self.fitted is not None
 
     def _fitted(self) -> Fitted:
         if self.fitted is None:

@@ -1,4 +1,5 @@
-"""Regressors from mixtures to proxy losses, in scikit-learn's manner: `fit(features, losses)`, `predict(features)`.
+"""Regressors from mixtures to proxy losses, which scikit-learn takes for its own: `fit(features, losses)`,
+`predict(features)`, and what `clone` and `cross_val_score` ask for (quadmix.search.estimator).
 
 Kinds: `lightgbm`, `gaussian_process`, `log_linear`, and `auto`, which stacks the three by cross-validation on the
 training rows alone (quadmix.search.stacking). Each knows the uncertainty of its predictions, calibrated out of fold.
@@ -16,7 +17,7 @@ histograms: the same rows give the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from quadmix.errors import EnvironmentFault
 from quadmix.one_thread import one_blas_thread
 from quadmix.search.beside_counts import BesideCounts, split_columns
 from quadmix.search.columns import COUNTED, by_rows, check_columns, share_mask
+from quadmix.search.estimator import Estimator
 from quadmix.search.gaussian_process import GaussianProcess
 from quadmix.search.intervals import Calibration, JointCalibration
 from quadmix.search.log_linear import LogLinearLaw
@@ -37,11 +39,14 @@ Floats = NDArray[np.float64]
 
 
 @dataclass
-class LightGBMRegressor:
-    """Gradient-boosted trees. `model` is LightGBM's own text format, so a fitted regressor pickles as plain text."""
+class LightGBMRegressor(Estimator):
+    """Gradient-boosted trees. preset: `small` or `regmix`.
+
+    Fitted, `model` is LightGBM's own text format, so a regressor pickles as plain text.
+    """
 
     preset: str = "small"
-    model: str | None = None
+    model: str | None = field(default=None, init=False)
 
     def fit(self, features: Floats, losses: Floats) -> LightGBMRegressor:
         lightgbm = _lightgbm()
@@ -67,6 +72,11 @@ class LightGBMRegressor:
     def predict_std(self, features: Floats) -> Floats:
         """(k, f) -> (k,) zeros: trees say nothing of their own uncertainty, so it is all left to the calibration."""
         return np.zeros(len(features))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it can predict."""
+        return self.model is not None
 
 
 def _small(rows: int) -> tuple[int, dict[str, Any]]:

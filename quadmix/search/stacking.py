@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.search.estimator import Estimator
 from quadmix.search.folds import folds
 from quadmix.search.intervals import Calibration
 
@@ -46,15 +47,16 @@ class Model(Protocol):
 
 
 @dataclass
-class Stack:
-    """candidates: name -> unfitted model. After `fit`: models and weights by name, and, unless it was
-    fitted without (`calibrate=False`), the calibration of its uncertainty."""
+class Stack(Estimator):
+    """candidates: name -> unfitted model; least: nats, the standard deviation that a new proxy's loss has whatever the
+    models think. After `fit`: models and weights by name, and, unless it was fitted without (`calibrate=False`), the
+    calibration of its uncertainty."""
 
     candidates: Mapping[str, Callable[[], Model]]
-    models: dict[str, Model] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-    calibration: Calibration | None = None
-    least: float = 0.0  # nats: standard deviation that a new proxy's loss has whatever the model thinks
+    least: float = 0.0
+    models: dict[str, Model] = field(default_factory=dict, init=False)
+    weights: dict[str, float] = field(default_factory=dict, init=False)
+    calibration: Calibration | None = field(default=None, init=False)
 
     def fit(self, features: Floats, losses: Floats, *, calibrate: bool = True) -> Stack:
         """features: (n, f) without NaN; losses: (n,) finite. Without calibration a single candidate needs no folds."""
@@ -87,6 +89,11 @@ class Stack:
         mean, own = self._own_spread(features)
         half = np.maximum(self._calibrated().half_width(own, level), self.least * NormalDist().inv_cdf(0.5 + level / 2))
         return mean - half, mean + half
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it can predict."""
+        return bool(self.models)
 
     def _own_spread(self, features: Floats) -> tuple[Floats, Floats]:
         if not self.models:
