@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quadmix.config import RunConfig
+from quadmix.config import RegressorConfig, RunConfig
 from quadmix.config_reader import read_config
 from quadmix.config_values import parse_count
 from quadmix.engine import make_engine
@@ -94,7 +94,11 @@ def _from_trials(commands: Any) -> None:
     add("mixtures", type=Path, help="CSV or Parquet, one row a run, one column a domain; or a directory of both files")
     add("losses", type=Path, nargs="?", help="CSV or Parquet with the same ids; without it, losses are in MIXTURES")
     add("--out", type=Path, required=True, help="directory for trials_search.json and domain_weights.csv")
-    add("--id-column", metavar="NAME", help="column that joins the files (default: the first of MIXTURES)")
+    add(
+        "--id-column",
+        metavar="NAME",
+        help="column that names a run in both files (default: found where only one can be)",
+    )
     add("--domains", type=_names, default=(), metavar="A,B*", help="columns of shares, patterns allowed")
     add("--targets", type=_names, default=(), metavar="A,B*", help="columns of losses to fit, patterns allowed")
     add("--objective", type=_weights, default=(), metavar="A=1,B=2", help="weights of metrics (default: all equal)")
@@ -110,9 +114,15 @@ def _from_trials(commands: Any) -> None:
     )
     add(
         "--regressor",
-        default="gaussian_process",
+        default=RegressorConfig().kind,
         metavar="KIND",
-        help="what maps shares to losses (default: %(default)s)",
+        help="what maps shares to losses: auto, gaussian_process, lightgbm, log_linear (default: %(default)s)",
+    )
+    add(
+        "--preset",
+        default=RegressorConfig().preset,
+        metavar="NAME",
+        help="of LightGBM, also within auto: small, or regmix for RegMix's own trees (default: %(default)s)",
     )
     add("--candidates", type=_count, metavar="N", help="mixtures that are predicted (default: 100K)")
     add("--average-top", type=_count, metavar="N", help="of these, the best N are averaged (default: 100)")
@@ -139,6 +149,7 @@ def _run_from_trials(args: argparse.Namespace) -> int:
         max_copies=args.max_copies,
         prior=args.prior,
         regressor=args.regressor,
+        preset=args.preset,
         seed=args.seed,
         **{name: value for name, value in given.items() if value is not None},
     )

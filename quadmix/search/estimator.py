@@ -1,9 +1,9 @@
 """What scikit-learn asks of an estimator beside `fit` and `predict`, without importing it before it asks.
 
 A regressor is a dataclass: the fields of its constructor are its parameters, stored as they were given; what `fit`
-learns are fields with `init=False`. So `sklearn.base.clone` makes an unfitted copy, and scikit-learn's cross-validation,
-grid searches and pipelines take the regressors as they are. Its own base classes would have to be imported with this
-package, and scikit-learn is an optional dependency.
+learns are fields with `init=False`. So `sklearn.base.clone` makes an unfitted copy, and scikit-learn's cross-validation
+and grid searches take the regressors as they are. Its own base classes would have to be imported with this package, and
+scikit-learn is an optional dependency.
 """
 
 from __future__ import annotations

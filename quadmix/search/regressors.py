@@ -50,7 +50,7 @@ class LightGBMRegressor(Estimator):
 
     def fit(self, features: Floats, losses: Floats) -> LightGBMRegressor:
         lightgbm = _lightgbm()
-        rounds, parameters = _PRESETS[self.preset](len(losses))
+        rounds, parameters = PRESETS[self.preset](len(losses))
         parameters |= {
             "objective": "regression",
             "num_threads": 1,
@@ -93,7 +93,7 @@ def _regmix(rows: int) -> tuple[int, dict[str, Any]]:
     return 1000, {"learning_rate": 0.01, "num_leaves": 31, "min_data_in_leaf": max(2, min(20, rows // 8))}
 
 
-_PRESETS: Mapping[str, Callable[[int], tuple[int, dict[str, Any]]]] = {"small": _small, "regmix": _regmix}
+PRESETS: Mapping[str, Callable[[int], tuple[int, dict[str, Any]]]] = {"small": _small, "regmix": _regmix}
 
 MODELS: Mapping[str, Callable[[str, tuple[str, ...], NoisePrior | None], Model]] = {
     "gaussian_process": lambda preset, columns, noise: GaussianProcess(columns, noise=noise),
@@ -119,8 +119,8 @@ def make_regressor(
     """
     if kind not in REGRESSORS:
         raise ValueError(f"no regressor {kind!r}; wanted one of {', '.join(sorted(REGRESSORS))}")
-    if preset not in _PRESETS:
-        raise ValueError(f"no preset {preset!r}; wanted one of {', '.join(sorted(_PRESETS))}")
+    if preset not in PRESETS:
+        raise ValueError(f"no preset {preset!r}; wanted one of {', '.join(sorted(PRESETS))}")
     members = REGRESSORS[kind]
     if "log_linear" in members and not share_mask(columns).any():
         if kind == "log_linear":
@@ -254,6 +254,7 @@ def _lightgbm() -> Any:
         # OSError: the wheel is there, but the OpenMP runtime that it links is not
         raise EnvironmentFault(
             f"search.regressor.kind: lightgbm cannot be imported ({error}); install it with "
-            "`pip install '.[search]'`, and libgomp with `apt-get install libgomp1` where that is what is missing"
+            "`pip install '.[search]'`, and libgomp with `apt-get install libgomp1` where that is what is missing; "
+            "the kind gaussian_process does without"
         ) from error
     return lightgbm

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quadmix.config import RegressorConfig
 from quadmix.errors import ConfigError, InputError
 from quadmix.hashing import sha256_file
 from quadmix.manifest.durable import resource_errors, write_atomically
@@ -24,7 +25,7 @@ from quadmix.search.cross_validation import cross_validate
 from quadmix.search.domain_weights import Repetition, propose_weights
 from quadmix.search.joint_intervals import intervals_by_name
 from quadmix.search.objective import Objective
-from quadmix.search.regressors import REGRESSORS, fit_targets
+from quadmix.search.regressors import PRESETS, REGRESSORS, fit_targets, require_regressor
 from quadmix.search.result import JOINT
 from quadmix.search.trial_files import (
     ColumnChoice,
@@ -52,7 +53,8 @@ class TrialsSearch:
     """What is asked. losses None: in the file of the mixtures, or `mixtures` is a directory of both.
 
     objective: metric -> weight, equal when empty; higher_is_better: patterns of metrics; domain_tokens, prior: files of
-    two columns; budget: tokens of the run that repeats are counted for.
+    two columns; budget: tokens of the run that repeats are counted for; regressor, preset: as the config's
+    `search.regressor` has them.
     """
 
     mixtures: Path
@@ -65,7 +67,8 @@ class TrialsSearch:
     budget: int | None = None
     max_copies: float | None = None
     prior: Path | None = None
-    regressor: str = "gaussian_process"
+    regressor: str = RegressorConfig().kind
+    preset: str = RegressorConfig().preset
     candidates: int = CANDIDATES
     average_top: int = AVERAGE_TOP
     folds: int = 5
@@ -88,6 +91,8 @@ class TrialsSearch:
             problems.append(f"--folds: found {self.folds}, wanted at least 2")
         if self.regressor not in REGRESSORS:
             problems.append(f"--regressor: found {self.regressor!r}, wanted one of {', '.join(sorted(REGRESSORS))}")
+        if self.preset not in PRESETS:
+            problems.append(f"--preset: found {self.preset!r}, wanted one of {', '.join(sorted(PRESETS))}")
         if self.out.exists() and (not self.out.is_dir() or (any(self.out.iterdir()) and not self._is_mine)):
             problems.append(f"--out: {self.out} holds something else; nothing was written; give a new directory")
         problems += [
@@ -117,6 +122,7 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
     Raises ConfigError for flags and columns, InputError for files and rows.
     """
     asked.check()
+    require_regressor(asked.regressor)
     files = [path for path in swarm_files(asked.mixtures, asked.losses) if path is not None]
     swarm = read_swarm(files[0], files[1] if len(files) == 2 else None, asked.columns)
     for note in swarm.notes:
@@ -142,11 +148,12 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         folds=asked.folds,
         seed=asked.seed,
         kind=asked.regressor,
+        preset=asked.preset,
         columns=columns,
     )
     for line in validation.in_words():
         progress.say(f"trials: {line}")
-    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, columns=columns)
+    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, asked.preset, columns)
     proposals = propose_weights(
         models, objective, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed
     )
@@ -208,6 +215,8 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         "prior": {"from": prior_from, "weights": dict(zip(swarm.domains, prior.tolist(), strict=True))},
         "cap": _cap_facts(asked, swarm, limit),
         "regressor": asked.regressor,
+        "preset": asked.preset,
+        "models": models.shares_of_models(),
         "seed": asked.seed,
         "candidates": asked.candidates,
         "averaged": asked.average_top,

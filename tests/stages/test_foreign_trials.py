@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from quadmix.cli import main
+from quadmix.config import RegressorConfig
 from quadmix.errors import ResourceError
 from quadmix.stages import foreign_trials
 from tests.e2e.command_line import quadmix
@@ -33,7 +34,7 @@ def swarm(folder: Path, runs: int = 40) -> list[Path]:
     return [folder / "ratios.csv", folder / "metrics.csv"]
 
 
-FAST = ("--candidates", "3K", "--average-top", "30")
+FAST = ("--candidates", "3K", "--average-top", "30", "--regressor", "gaussian_process")
 
 
 def test_a_swarm_of_files_gives_weights_without_a_config(tmp_path: Path) -> None:
@@ -93,6 +94,22 @@ def test_repeats_are_capped_where_sizes_and_budget_are_given(tmp_path: Path) -> 
     assert "asked 10,000 tokens, the domains hold 3,900" in refused.err
     assert refused.last_line == "nothing was changed"
     assert not (tmp_path / "more").exists()
+
+
+def test_the_regressor_is_the_config_s_unless_one_is_named(tmp_path: Path) -> None:
+    files = swarm(tmp_path, 24)
+    command = ("search", "--from-trials", *files, "--targets", "loss", "--candidates", "2K", "--folds", "2", "--json")
+    done = quadmix(*command, "--out", tmp_path / "auto")
+    assert done.code == 0, done.err
+    chosen = RegressorConfig()
+    assert (done.json["regressor"], done.json["preset"]) == (chosen.kind, chosen.preset) == ("auto", "small")
+    assert sum(done.json["models"].values()) == pytest.approx(1.0)
+    weights = {}
+    for preset in ("small", "regmix"):
+        done = quadmix(*command, "--out", tmp_path / preset, "--regressor", "lightgbm", "--preset", preset)
+        assert done.json["models"] == {"lightgbm": 1.0}
+        weights[preset] = done.json["proposals"][0]["weights"]
+    assert weights["small"] != weights["regmix"]
 
 
 def test_a_domain_without_tokens_has_share_0_and_its_repeats_are_no_number(tmp_path: Path) -> None:
@@ -166,11 +183,11 @@ def test_flags_that_do_not_fit_are_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.tex").write_text("mine")
     done = quadmix(
         "search", "--from-trials", *files, "--out", tmp_path / "full", "--budget", "1K", "--folds", "1",
-        "--average-top", "200K", "--regressor", "oracle", "--objective", "loss=-1,loss=2",
+        "--average-top", "200K", "--regressor", "oracle", "--preset", "large", "--objective", "loss=-1,loss=2",
     )  # fmt: skip
     assert done.code == 2
     assert "loss has 2 weights" in done.err
-    for flag in ("--budget", "--folds", "--average-top", "--regressor", "--objective", "--out"):
+    for flag in ("--budget", "--folds", "--average-top", "--regressor", "--preset", "--objective", "--out"):
         assert flag in done.err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
 
@@ -193,10 +210,11 @@ def test_regmix_s_own_swarm_from_the_command_line(tmp_path: Path) -> None:
     files = (REGMIX / "train_mixture_1m.csv", REGMIX / "train_pile_loss_1m.csv")
     done = quadmix(
         "search", "--from-trials", *files, "--targets", "*pile_cc*", "--out", tmp_path / "out", "--json",
-        "--candidates", "10K",
+        "--candidates", "10K", "--regressor", "lightgbm", "--preset", "regmix",
     )  # fmt: skip
     assert done.code == 0, done.err
     (target,) = done.json["objective"]
+    assert (done.json["regressor"], done.json["preset"]) == ("lightgbm", "regmix")
     assert done.json["cross_validation"]["scores"][target]["spearman"] > 0.975
     weights = done.json["proposals"][0]["weights"]
     # RegMix's paper finds web text to matter most for Pile-CC
