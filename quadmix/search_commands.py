@@ -124,6 +124,17 @@ def _from_trials(commands: Any) -> None:
         metavar="NAME",
         help="of LightGBM, also within auto: small, or regmix for RegMix's own trees (default: %(default)s)",
     )
+    share = "patterns allowed; proposals keep it, the observed run and the prior are shown as they are"
+    add("--min-share", type=_weights, default=(), metavar="A=0.1,B*=0.05", help=f"least share of domains; {share}")
+    add("--max-share", type=_weights, default=(), metavar="A=0.3", help="largest share of domains, in the same way")
+    add(
+        "--fixed-share",
+        type=_weights,
+        default=(),
+        metavar="A=0.2",
+        help="share that domains shall have, in the same way",
+    )
+    add("--kl", type=_finite, default=0.0, metavar="W", help="nats a nat of KL(share || prior): a pull to the prior")
     add("--candidates", type=_count, metavar="N", help="mixtures that are predicted (default: 100K)")
     add("--average-top", type=_count, metavar="N", help="of these, the best N are averaged (default: 100)")
     add("--folds", type=_count, metavar="N", help="of the cross-validation (default: 5)")
@@ -150,6 +161,10 @@ def _run_from_trials(args: argparse.Namespace) -> int:
         prior=args.prior,
         regressor=args.regressor,
         preset=args.preset,
+        min_share=args.min_share,
+        max_share=args.max_share,
+        fixed_share=args.fixed_share,
+        kl=args.kl,
         seed=args.seed,
         **{name: value for name, value in given.items() if value is not None},
     )
@@ -197,7 +212,7 @@ def _weights(text: str) -> tuple[tuple[str, float], ...]:
     for item in _names(text):
         name, found, weight = item.rpartition("=")
         if not found or not name:
-            raise argparse.ArgumentTypeError(f"found {item!r}, wanted metric=weight")
+            raise argparse.ArgumentTypeError(f"found {item!r}, wanted name=number")
         pairs.append((name, _finite(weight)))
     return tuple(pairs)
 

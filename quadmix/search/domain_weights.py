@@ -19,6 +19,7 @@ from quadmix.errors import BudgetError
 from quadmix.hashing import seed_for
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import TargetModels
+from quadmix.search.share_bounds import ShareBounds
 
 Floats = NDArray[np.float64]
 
@@ -133,17 +134,29 @@ class WeightProposal:
 
 
 def propose_weights(
-    models: TargetModels, objective: Objective, prior: Floats, limit: Repetition | None, *, n: int, top: int, seed: int
+    models: TargetModels,
+    objective: Objective,
+    prior: Floats,
+    limit: Repetition | None,
+    *,
+    n: int,
+    top: int,
+    seed: int,
+    within: ShareBounds | None = None,
 ) -> list[WeightProposal]:
     """The average of the `top` candidates of lowest predicted joint loss, the best single one, and the prior itself.
 
-    Every proposal but the prior keeps the cap of `limit`.
+    Every proposal but the prior keeps the cap of `limit`, and `within`, which holds that cap too and may add a pull
+    towards the prior to what is minimised.
     """
     candidates = draw_weights(prior, n, seed)
-    if limit is not None:
+    if within is not None:
+        candidates = within.keep(candidates)
+    elif limit is not None:
         candidates = capped(candidates, limit.cap, prior)
     losses = np.concatenate([models.predict(candidates[start : start + _BLOCK]) for start in range(0, n, _BLOCK)])
-    order = np.argsort(objective.joint(losses), kind="stable")
+    joint = objective.joint(losses)
+    order = np.argsort(joint if within is None else joint + within.penalty(candidates), kind="stable")
     chosen = {
         "average": candidates[order[:top]].mean(axis=0),
         "argmin": candidates[order[0]],

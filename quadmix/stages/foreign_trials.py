@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadmix.config import RegressorConfig
-from quadmix.errors import ConfigError, InputError
+from quadmix.errors import ConfigError
 from quadmix.hashing import sha256_file
 from quadmix.manifest.durable import resource_errors, write_atomically
 from quadmix.progress import Progress
+from quadmix.search.constraints import Kind
 from quadmix.search.cross_validation import cross_validate
-from quadmix.search.domain_weights import Repetition, propose_weights
+from quadmix.search.domain_weights import propose_weights
 from quadmix.search.joint_intervals import intervals_by_name
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import PRESETS, REGRESSORS, fit_targets, require_regressor
@@ -31,19 +32,17 @@ from quadmix.search.trial_files import (
     ColumnChoice,
     Swarm,
     matching,
-    read_named_numbers,
     read_swarm,
     swarm_files,
     table_csv,
 )
+from quadmix.stages.foreign_limits import Shares, few, ground_of
 
 RESULT_FILE, WEIGHTS_FILE = "trials_search.json", "domain_weights.csv"
 VERSION = 1
 CANDIDATES = 100_000
 AVERAGE_TOP = 100  # RegMix averages its top 100; QuaDMix, with fewer shares to blur, 10
-MAX_COPIES = 4.0
 _SHOWN = 12  # domains of a proposal that the terminal shows
-_NAMED = 40  # metrics that it names: each has a say
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +53,8 @@ class TrialsSearch:
 
     objective: metric -> weight, equal when empty; higher_is_better: patterns of metrics; domain_tokens, prior: files of
     two columns; budget: tokens of the run that repeats are counted for; regressor, preset: as the config's
-    `search.regressor` has them.
+    `search.regressor` has them; min_share, max_share, fixed_share: (domain or pattern, share) that every proposal but
+    the prior keeps; kl: weight of KL(share || prior) in what is minimised, nats.
     """
 
     mixtures: Path
@@ -69,6 +69,10 @@ class TrialsSearch:
     prior: Path | None = None
     regressor: str = RegressorConfig().kind
     preset: str = RegressorConfig().preset
+    min_share: Shares = ()
+    max_share: Shares = ()
+    fixed_share: Shares = ()
+    kl: float = 0.0
     candidates: int = CANDIDATES
     average_top: int = AVERAGE_TOP
     folds: int = 5
@@ -91,6 +95,14 @@ class TrialsSearch:
             problems.append(f"--folds: found {self.folds}, wanted at least 2")
         if self.regressor not in REGRESSORS:
             problems.append(f"--regressor: found {self.regressor!r}, wanted one of {', '.join(sorted(REGRESSORS))}")
+        if not 0 <= self.kl < math.inf:
+            problems.append(f"--kl: found {self.kl:g}, wanted a number of at least 0")
+        problems += [
+            f"--{kind.replace('_', '-')}: {name}={share:g}, wanted a share from 0 to 1"
+            for kind, asked in self.bounds.items()
+            for name, share in asked
+            if not 0 <= share <= 1
+        ]
         if self.preset not in PRESETS:
             problems.append(f"--preset: found {self.preset!r}, wanted one of {', '.join(sorted(PRESETS))}")
         if self.out.exists() and (not self.out.is_dir() or (any(self.out.iterdir()) and not self._is_mine)):
@@ -110,6 +122,11 @@ class TrialsSearch:
             raise ConfigError(problems)
 
     @property
+    def bounds(self) -> dict[Kind, Shares]:
+        """What bounds shares, by kind."""
+        return {"min_share": self.min_share, "max_share": self.max_share, "fixed_share": self.fixed_share}
+
+    @property
     def _is_mine(self) -> bool:
         """Whether the directory is a search's own, also one whose second file was never written."""
         names = {path.name for path in self.out.iterdir()}
@@ -125,18 +142,18 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
     require_regressor(asked.regressor)
     files = [path for path in swarm_files(asked.mixtures, asked.losses) if path is not None]
     swarm = read_swarm(files[0], files[1] if len(files) == 2 else None, asked.columns)
-    for note in swarm.notes:
-        progress.say(f"trials: {note}")
     sign = _signs(swarm, asked.higher_is_better)
     factor = _weights(swarm, asked.objective)
-    limit, prior, prior_from, empty = _prior(asked, swarm)
-    if empty:
-        progress.say(f"trials: {empty}")
+    ground = ground_of(asked, swarm)
+    limit, prior, within = ground.limit, ground.prior, ground.within
+    notes = [*swarm.notes, *ground.notes]
+    for note in notes:
+        progress.say(f"trials: {note}")
     progress.say(
         f"trials: {len(swarm.ids)} runs, {len(swarm.domains)} domains, {len(swarm.targets)} metrics; "
-        f"prior: {prior_from}"
+        f"prior: {ground.prior_from}"
     )
-    progress.say(f"trials: runs by {swarm.id_column!r}; columns taken as losses: {_few(swarm.targets)}")
+    progress.say(f"trials: runs by {swarm.id_column!r}; columns taken as losses: {few(swarm.targets)}")
     losses = swarm.losses * sign
     objective = Objective(dict(zip(swarm.targets, factor.tolist(), strict=True)))
     columns = [f"share:{domain}" for domain in swarm.domains]
@@ -155,7 +172,7 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         progress.say(f"trials: {line}")
     models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, asked.preset, columns)
     proposals = propose_weights(
-        models, objective, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed
+        models, objective, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed, within=within
     )
     joint = objective.joint(losses)
     best = int(np.argmin(joint))
@@ -171,6 +188,9 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
             # of a domain without tokens a run may have read some; how often is no number, and JSON has no infinity
             found["repeats"] = {name: times if math.isfinite(times) else None for name, times in repeats}
             found["within_cap"] = bool((weights <= limit.cap * (1 + 1e-9)).all())
+        if within is not None:
+            found["breaks"] = within.broken(weights)
+            found["kl_penalty"] = float(within.penalty(weights[None])[0])
         return found
 
     def sure(weights: Floats) -> dict[str, list[float]]:
@@ -208,12 +228,13 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         "failed": list(swarm.failed),
         "id_column": swarm.id_column,
         "losses": list(swarm.targets),
-        "notes": [*swarm.notes, *([empty] if empty else [])],
+        "notes": notes,
         "domains": list(swarm.domains),
         "objective": dict(zip(swarm.targets, factor.tolist(), strict=True)),
         "higher_is_better": _flipped(swarm, sign),
-        "prior": {"from": prior_from, "weights": dict(zip(swarm.domains, prior.tolist(), strict=True))},
-        "cap": _cap_facts(asked, swarm, limit),
+        "prior": {"from": ground.prior_from, "weights": dict(zip(swarm.domains, prior.tolist(), strict=True))},
+        "cap": ground.cap_facts(),
+        "constraints": _constraints(asked),
         "regressor": asked.regressor,
         "preset": asked.preset,
         "models": models.shares_of_models(),
@@ -229,6 +250,11 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
     return result
 
 
+def _constraints(asked: TrialsSearch) -> dict[str, Any]:
+    found: dict[str, Any] = {kind: dict(given) for kind, given in asked.bounds.items()}
+    return found | {"kl": asked.kl}
+
+
 def _words(result: Mapping[str, Any]) -> list[str]:
     """What is proposed, for a reader."""
     lines = []
@@ -236,6 +262,7 @@ def _words(result: Mapping[str, Any]) -> list[str]:
     for origin, row in by_origin.items():
         measured = f", measured {row['measured'][JOINT]:.4f} (run {row['run']})" if "measured" in row else ""
         capped = "" if row.get("within_cap", True) else ", over the cap on repeats"
+        capped += f", breaks {'; '.join(row['breaks'])}" if row.get("breaks") else ""
         ends = row.get("interval", {}).get(JOINT)
         sure = f" (90 %: {ends[0]:.4f} to {ends[1]:.4f})" if ends else ""
         lines.append(f"trials: {origin}: joint loss predicted {row['predicted'][JOINT]:.4f}{sure}{measured}{capped}")
@@ -245,11 +272,6 @@ def _words(result: Mapping[str, Any]) -> list[str]:
     lines.append(f"trials: proposed weights: {shown}{more}")
     lines.append(f"trials: {result['note']}")
     return lines
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _signs(swarm: Swarm, patterns: Sequence[str]) -> Floats:
@@ -273,41 +295,6 @@ def _weights(swarm: Swarm, objective: Sequence[tuple[str, float]]) -> Floats:
         raise ConfigError(f"--objective: {', '.join(unknown)}: wanted whole names of metrics, not patterns")
     found = np.array([given.get(name, 0.0) for name in swarm.targets])
     return np.asarray(found / found.sum())
-
-
-def _prior(asked: TrialsSearch, swarm: Swarm) -> tuple[Repetition | None, Floats, str, str]:
-    """(cap on repeats, prior (n_domains,) summing to 1, where the prior is from, a word on domains without tokens).
-
-    What has no tokens cannot be read: its prior is 0, so every candidate's share is.
-    """
-    spelling = dict(zip(swarm.domains, swarm.domain_columns, strict=True))
-    limit, prior, source = None, swarm.shares.mean(axis=0), "the mean of the runs' mixtures"
-    held = np.ones(len(swarm.domains), dtype=bool)
-    if asked.domain_tokens is not None:
-        sizes = np.array(list(read_named_numbers(asked.domain_tokens, spelling, "its tokens").values()))
-        held = sizes > 0
-        prior, source = sizes, f"the domains' tokens ({asked.domain_tokens.name})"
-        if asked.budget is not None:
-            limit = Repetition(sizes, asked.budget, MAX_COPIES if asked.max_copies is None else asked.max_copies)
-            limit.check(swarm.domains)
-    if asked.prior is not None:
-        prior = np.array(list(read_named_numbers(asked.prior, spelling, "its prior share").values()))
-        source = asked.prior.name
-    prior = np.where(held, prior, 0.0)
-    if not prior.sum() > 0:
-        raise InputError(
-            f"--prior: every domain that {source} gives a share has 0 tokens in --domain-tokens; nothing is left to mix"
-        )
-    names = [name for name, full in zip(swarm.domains, held, strict=True) if not full]
-    empty = f"domains without tokens have share 0 in every proposal: {_few(names)}" if names else ""
-    return limit, prior / prior.sum(), source, empty
-
-
-def _cap_facts(asked: TrialsSearch, swarm: Swarm, limit: Repetition | None) -> dict[str, Any] | None:
-    if limit is None:
-        return None
-    shares = dict(zip(swarm.domains, limit.cap.tolist(), strict=True))
-    return {"budget": limit.budget, "max_copies": limit.copies, "largest_share": shares}
 
 
 def _write(out: Path, swarm: Swarm, result: Mapping[str, Any]) -> None:

@@ -153,6 +153,71 @@ def test_numbers_that_are_not_finite_are_no_options(
     assert "wanted a finite number" in capsys.readouterr().err
 
 
+def test_floors_ceilings_and_fixed_shares_hold_for_what_is_proposed(tmp_path: Path) -> None:
+    """The optimum is law .1, math .6, web .3."""
+    files = swarm(tmp_path)
+    command = ("search", "--from-trials", *files, "--targets", "loss", "--json", *FAST)
+    bounds = ("--min-share", "law=0.2", "--max-share", "mat*=0.45,web=0.9")
+    done = quadmix(*command, *bounds, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    by_origin = {row["origin"]: row for row in done.json["proposals"]}
+    for origin in ("average", "argmin"):
+        weights = by_origin[origin]["weights"]
+        assert weights["law"] == pytest.approx(0.2, abs=0.02)
+        assert weights["math"] == pytest.approx(0.45, abs=0.02)
+        assert weights["law"] >= 0.2 - 1e-9
+        assert weights["math"] <= 0.45 + 1e-9
+        assert sum(weights.values()) == pytest.approx(1.0)
+        assert by_origin[origin]["breaks"] == []
+    (law, math_) = by_origin["best_observed"]["breaks"]
+    assert law.startswith("min_share.law is 0.2, it has 0.")
+    assert math_.startswith("max_share.math is 0.45, it has 0.")
+    assert done.json["constraints"]["min_share"] == {"law": 0.2}
+    done = quadmix(*command, "--fixed-share", "web=0.7", "--out", tmp_path / "out")
+    assert done.json["proposals"][0]["weights"]["web"] == pytest.approx(0.7, abs=1e-12)
+
+
+def test_a_pull_towards_the_prior_moves_the_proposal_there(tmp_path: Path) -> None:
+    files = swarm(tmp_path)
+    command = ("search", "--from-trials", *files, "--targets", "loss", "--out", tmp_path / "out", "--json", *FAST)
+    away = []
+    for weight in ("0", "0.3", "10"):
+        done = quadmix(*command, "--kl", weight)
+        assert done.code == 0, done.err
+        prior = done.json["prior"]["weights"]
+        found = done.json["proposals"][0]["weights"]
+        away.append(max(abs(found[name] - prior[name]) for name in prior))
+    assert away[0] > away[1] + 0.02 > away[2] + 0.07
+    assert away[2] < 0.03
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--min-share", "law=0.7,web=0.5"), "--min-share law=0.7, --min-share web=0.5 sum to 1.2: 0.2 too much"),
+        (("--min-share", "law=0.7", "--max-share", "law=0.5"), "exclude each other: 0.2 apart"),
+        (("--max-share", "*=0.3"), "all domains together can be 0.9 of the mixture at most, wanted 1: 0.1 short"),
+        (("--fixed-share", "math=0.4"), "of 'math' there are tokens for a share of 0.3 at most"),
+        (("--min-share", "maths=0.4"), "did you mean 'math'?"),
+        (("--min-share", "math=40"), "--min-share: math=40, wanted a share from 0 to 1"),
+        (("--max-share", "math=0.2,m*=0.3"), "math is given 0.2 and 0.3, wanted one share"),
+        (("--kl", "-1"), "--kl: found -1"),
+    ],
+)
+def test_bounds_that_nothing_keeps_are_explained_before_anything_is_fitted(
+    tmp_path: Path, flags: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = swarm(tmp_path)
+    monkeypatch.delattr(foreign_trials, "cross_validate")
+    sizes = tmp_path / "tokens.csv"
+    sizes.write_text("domain,tokens\nlaw,400\nmath,100\nweb,800\n")
+    capped = ("--domain-tokens", sizes, "--budget", "1K", "--max-copies", "3")
+    done = quadmix("search", "--from-trials", *files, "--targets", "loss", "--out", tmp_path / "out", *capped, *flags)
+    assert done.code == 2
+    assert said in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_error_leaves_nothing_that_blocks_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, out = swarm(tmp_path), tmp_path / "out"
     command = ("search", "--from-trials", *files, "--targets", "loss", "--out", out, *FAST)
