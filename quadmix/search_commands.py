@@ -102,6 +102,8 @@ def _from_trials(commands: Any) -> None:
     add("--domains", type=_names, default=(), metavar="A,B*", help="columns of shares, patterns allowed")
     add("--targets", type=_names, default=(), metavar="A,B*", help="columns of losses to fit, patterns allowed")
     add("--objective", type=_weights, default=(), metavar="A=1,B=2", help="weights of metrics (default: all equal)")
+    worst = "instead of the mean: the metric that is worst off, beside what is predicted for the prior"
+    add("--worst-case", action="store_true", help=worst)
     add("--higher-is-better", type=_names, default=(), metavar="A,B*", help="metrics of which more is better")
     add("--domain-tokens", type=Path, metavar="FILE", help="CSV of domain, tokens: the prior, and what repeats count")
     add("--budget", type=_count, metavar="10B", help="tokens of the run; caps repeats (needs --domain-tokens)")
@@ -165,6 +167,7 @@ def _run_from_trials(args: argparse.Namespace) -> int:
         max_share=args.max_share,
         fixed_share=args.fixed_share,
         kl=args.kl,
+        worst_case=args.worst_case,
         seed=args.seed,
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class TrialsSearch:
     objective: metric -> weight, equal when empty; higher_is_better: patterns of metrics; domain_tokens, prior: files of
     two columns; budget: tokens of the run that repeats are counted for; regressor, preset: as the config's
     `search.regressor` has them; min_share, max_share, fixed_share: (domain or pattern, share) that every proposal but
-    the prior keeps; kl: weight of KL(share || prior) in what is minimised, nats.
+    the prior keeps; kl: weight of KL(share || prior) in what is minimised, nats; worst_case: minimise
+    the largest excess of a metric over what is predicted for the prior, instead of the weighted mean.
     """
 
     mixtures: Path
@@ -73,6 +74,7 @@ class TrialsSearch:
     max_share: Shares = ()
     fixed_share: Shares = ()
     kl: float = 0.0
+    worst_case: bool = False
     candidates: int = CANDIDATES
     average_top: int = AVERAGE_TOP
     folds: int = 5
@@ -95,6 +97,8 @@ class TrialsSearch:
             problems.append(f"--folds: found {self.folds}, wanted at least 2")
         if self.regressor not in REGRESSORS:
             problems.append(f"--regressor: found {self.regressor!r}, wanted one of {', '.join(sorted(REGRESSORS))}")
+        if self.worst_case and self.objective:
+            problems.append("--worst-case: weights play no part in a maximum; choose the metrics with --targets alone")
         if not 0 <= self.kl < math.inf:
             problems.append(f"--kl: found {self.kl:g}, wanted a number of at least 0")
         problems += [
@@ -157,6 +161,11 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
     losses = swarm.losses * sign
     objective = Objective(dict(zip(swarm.targets, factor.tolist(), strict=True)))
     columns = [f"share:{domain}" for domain in swarm.domains]
+    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, asked.preset, columns)
+    if asked.worst_case:
+        at_prior = models.predict(prior[None])[0].tolist()
+        objective = replace(objective, rule="worst").against(dict(zip(swarm.targets, at_prior, strict=True)))
+        progress.say("trials: the joint loss is the largest excess of a metric over its prediction for the prior")
     validation = cross_validate(
         swarm.targets,
         objective,
@@ -170,7 +179,6 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
     )
     for line in validation.in_words():
         progress.say(f"trials: {line}")
-    models = fit_targets(swarm.targets, swarm.shares, losses, asked.regressor, asked.preset, columns)
     proposals = propose_weights(
         models, objective, prior, limit, n=asked.candidates, top=asked.average_top, seed=asked.seed, within=within
     )
@@ -231,6 +239,7 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         "notes": notes,
         "domains": list(swarm.domains),
         "objective": dict(zip(swarm.targets, factor.tolist(), strict=True)),
+        "objective_rule": objective.rule,
         "higher_is_better": _flipped(swarm, sign),
         "prior": {"from": ground.prior_from, "weights": dict(zip(swarm.domains, prior.tolist(), strict=True))},
         "cap": ground.cap_facts(),

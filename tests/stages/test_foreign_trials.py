@@ -177,6 +177,30 @@ def test_floors_ceilings_and_fixed_shares_hold_for_what_is_proposed(tmp_path: Pa
     assert done.json["proposals"][0]["weights"]["web"] == pytest.approx(0.7, abs=1e-12)
 
 
+def test_the_worst_case_gives_every_metric_something(tmp_path: Path) -> None:
+    """One loss falls with math four times as fast as the other rises: the mean takes math, the maximum does not."""
+    files = swarm(tmp_path)
+    with open(files[0], newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    lines = [f"{row['run_id']},{5 - 4 * float(row['math'])},{3 + float(row['math'])}" for row in rows]
+    files[1].write_text("\n".join(["run_id,falls,rises", *lines]) + "\n")
+    command = ("search", "--from-trials", *files, "--out", tmp_path / "out", "--json", *FAST)
+    mean, worst = (quadmix(*command, *flags).json for flags in ((), ("--worst-case",)))
+    assert (mean["objective_rule"], worst["objective_rule"]) == ("mean", "worst")
+    at_prior = {row["origin"]: row for row in worst["proposals"]}["prior"]["predicted"]
+    assert at_prior["joint"] == pytest.approx(0.0, abs=1e-9)
+    of_mean, of_worst = (found["proposals"][0] for found in (mean, worst))
+    assert of_mean["predicted"]["rises"] > at_prior["rises"] + 0.2
+    assert of_worst["predicted"]["rises"] < at_prior["rises"] + 0.05
+    excess = max(of_worst["predicted"][name] - at_prior[name] for name in ("falls", "rises"))
+    assert of_worst["predicted"]["joint"] == pytest.approx(excess)
+    low, high = of_worst["interval"]["joint"]
+    assert low < excess < high
+    refused = quadmix(*command, "--worst-case", "--objective", "falls=1")
+    assert refused.code == 2
+    assert "weights play no part" in refused.err
+
+
 def test_a_pull_towards_the_prior_moves_the_proposal_there(tmp_path: Path) -> None:
     files = swarm(tmp_path)
     command = ("search", "--from-trials", *files, "--targets", "loss", "--out", tmp_path / "out", "--json", *FAST)
