@@ -14,10 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from quadmix.config import LEAST_TRIALS, ConstraintsConfig, RunConfig, SearchConfig
 from quadmix.engine.base import Engine
-from quadmix.errors import ConfigError
+from quadmix.errors import ConfigError, InputError
 from quadmix.progress import Progress
+from quadmix.search.bookkeeping import is_constant
 from quadmix.search.features import FeatureSet, Mixtures
 from quadmix.search.noise import noise_in_words
 from quadmix.search.proposals import params_of
@@ -165,6 +168,7 @@ def tell(
     with run_lock(out):
         trials = AskedTrials(out)
         found = new_losses(losses, trials, study.targets)
+        _check_that_losses_differ(losses, [*trials.told.values(), *found.values()], study.targets)
         for (name, seed), values in found.items():
             trials.tell(name, values, seed)
         begun()
@@ -227,6 +231,20 @@ def _no_natural(trials: AskedTrials, out: Path) -> str:
     if NATURAL in trials.runs:
         return f"{needs}, which failed; train it again and tell its losses"
     return f"{needs}, whose losses were not told yet"
+
+
+def _check_that_losses_differ(file: Path, told: Sequence[Mapping[str, float] | None], targets: Sequence[str]) -> None:
+    """Raises InputError for a loss that is the same in all finished trials, once there are enough to fit on."""
+    finished = [one for one in told if one is not None]
+    if len(finished) < LEAST_TRIALS:
+        return
+    constant = [name for name in targets if is_constant(np.array([one[name] for one in finished]))]
+    if constant:
+        said = ", ".join(f"{name} ({finished[0][name]:g})" for name in constant)
+        raise InputError(
+            f"{file.name}: with it, these losses are the same in all {len(finished)} finished trials: {said}; nothing "
+            "can be fitted to that, and nothing was told. Check what your trainer measured"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- what is asked

@@ -281,6 +281,19 @@ def test_failed_trials_and_empty_rows(asked: Path, tmp_path: Path, here: InlineE
     assert tell(asked / "run.yaml", out, losses, "--json").json["failed"] == []
 
 
+def test_a_loss_that_never_changes_is_refused_before_it_is_told(
+    asked: Path, tmp_path: Path, here: InlineEngine
+) -> None:
+    out = copy(asked, tmp_path)
+    losses = tmp_path / "l.csv"
+    losses.write_text("trial,math,code\n" + "".join(f"trial-{k:05d},{3 + k / 7},2.5\n" for k in range(N)))
+    done = tell(asked / "run.yaml", out, losses)
+    assert done.code == 3
+    assert "the same in all 10 finished trials: code (2.5)" in done.err
+    fill(out)
+    assert tell(asked / "run.yaml", out).code == 0  # nothing of the refused file was kept
+
+
 def test_a_damaged_journal_is_refused(asked: Path, tmp_path: Path, here: InlineEngine) -> None:
     """Its names may belong to other thetas; a line that was torn by a kill is simply cut off."""
     out = copy(asked, tmp_path)
