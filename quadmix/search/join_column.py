@@ -19,7 +19,7 @@ from quadmix.search.run_table import RunTable
 # names of columns that name a run, and are neither a domain nor a metric unless somebody says so
 RUN_NAMES = ("run_id", "trial_id", "run", "trial", "id", "name", "run_name", "mixture_id", "index")
 _UNNAMED = re.compile(r"|unnamed: ?\d+(_level_\d+)?|__index_level_\d+__")
-_ALIKE = 0.5  # of the values of a column of text: with fewer in common it names something else in each file
+_ALIKE = 0.5  # of the values of a column: with fewer in common, or fewer that differ, it names something else than runs
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def names_runs(column: str) -> bool:
 def column_of_runs(table: RunTable, taken: Collection[str] = ()) -> RunColumn:
     """The column that names the runs of one file. taken: columns that the user has chosen for something else."""
     free = [name for name in table.columns if name not in taken]
-    known = sorted((name for name in free if names_runs(name)), key=_rank)
+    known = sorted((name for name in free if names_runs(name) and _tells_apart(table, name)), key=_rank)
     first = [name for name in free[:1] if not is_unnamed(name) and _whole(table, name) and _unique(table, name)]
     text = [name for name in free if not is_unnamed(name) and not table.holds_numbers(name) and _unique(table, name)]
     # a known name whose ids are repeated comes last: the user is told which rows repeat them
@@ -122,7 +122,12 @@ def _by_number(left: RunTable, right: RunTable, column: str) -> str:
 
 def _may_name(table: RunTable, column: str) -> bool:
     text = not is_unnamed(column) and not table.holds_numbers(column) and _unique(table, column)
-    return names_runs(column) or text
+    return text or (names_runs(column) and _tells_apart(table, column))
+
+
+def _tells_apart(table: RunTable, column: str) -> bool:
+    """Whether it can be meant to name each run: a few repeated ids are a fault, one name for all runs is a label."""
+    return len(set(table.ids(column))) >= _ALIKE * table.rows
 
 
 def _rank(column: str) -> int:

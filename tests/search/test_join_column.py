@@ -93,6 +93,17 @@ def test_a_mistyped_id_is_reported_and_never_made_up_for_by_row_numbers(tmp_path
         read_swarm(tmp_path / "ratios.csv", metrics, ColumnChoice())
 
 
+def test_a_name_that_all_runs_share_joins_nothing_and_a_repeated_id_is_a_fault(tmp_path: Path) -> None:
+    swarm = pair(tmp_path, "index,name,web,code", "index,name,math", "swarm", list(range(RUNS)))
+    assert swarm.id_column == "index"
+    assert is_joined_right(swarm)
+    pair(tmp_path, "index,run,web,code", "index,run,math")
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace("run-3,", "run-4,"))
+    with pytest.raises(InputError, match="'run-4' is there already"):
+        read_swarm(tmp_path / "ratios.csv", metrics, ColumnChoice())
+
+
 def test_whole_numbers_under_any_name_join_where_both_files_have_the_same(tmp_path: Path) -> None:
     swarm = pair(tmp_path, ",number,web,code", ",number,math")
     assert swarm.id_column == "number"
