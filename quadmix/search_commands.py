@@ -146,7 +146,7 @@ def _from_trials(commands: Any) -> None:
 
 
 def _run_from_trials(args: argparse.Namespace) -> int:
-    from quadmix.search.trial_files import ColumnChoice
+    from quadmix.search.trial_columns import ColumnChoice
     from quadmix.stages.foreign_trials import RESULT_FILE, WEIGHTS_FILE, TrialsSearch, search_from_trials
 
     given = {name: getattr(args, name) for name in ("candidates", "average_top", "folds")}

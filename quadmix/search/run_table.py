@@ -69,6 +69,15 @@ def number(cell: Cell) -> float:
     return value if math.isfinite(value) else math.nan
 
 
+def parsed(table: RunTable, row: int, column: str, faults: list[str]) -> float:
+    """One cell as `number`; NaN for one that is none, with a fault that names its place."""
+    try:
+        return number(table.columns[column][row])
+    except ValueError as error:
+        faults.append(f"{table.at(row, column)}: {error}")
+        return math.nan
+
+
 def read_table(path: Path) -> RunTable:
     """Read a .csv or .parquet file. Raises ConfigError for a path that cannot be, InputError for a file of no use."""
     if not path.is_file():

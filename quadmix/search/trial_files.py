@@ -11,8 +11,6 @@ An empty, NaN or infinite loss is a failed run: counted, left out, never a winne
 from __future__ import annotations
 
 import csv
-import difflib
-import fnmatch
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +22,14 @@ from numpy.typing import NDArray
 
 from quadmix.config import LEAST_TRIALS
 from quadmix.errors import ConfigError, InputError
-from quadmix.search.bookkeeping import is_bookkeeping, is_constant, no_loss
-from quadmix.search.join_column import column_of_runs, is_unnamed, joining_column, names_runs
+from quadmix.search.bookkeeping import is_constant
+from quadmix.search.join_column import is_unnamed
 from quadmix.search.result import Trial
-from quadmix.search.run_table import RunTable, number, read_table
+from quadmix.search.run_table import RunTable, parsed, read_table
+from quadmix.search.trial_columns import LOSS, SHARE, ColumnChoice, Columns, columns_of, listed, nearest, short_name
 
 Floats = NDArray[np.float64]
 
-SHARE, LOSS = "share:", "loss:"  # of our own files
 MIXTURES_FILE, LOSSES_FILE = "trials_mixtures.csv", "trials_losses.csv"
 ID = "trial"
 _RUN = "run"  # what an id column is called that has no name of its own
@@ -41,18 +39,6 @@ _SHOWN = 20  # problems of one kind that a message lists
 
 # pairs of files that a directory may hold: ours, Olmix's, those of `search ask`
 _PAIRS = ((MIXTURES_FILE, LOSSES_FILE), ("ratios.csv", "metrics.csv"), ("trials.csv", "losses.csv"))
-_DOMAIN_PREFIXES = (SHARE, "train_")
-_TARGET_PREFIXES = (LOSS, "valid_", "metric/", "eval/")
-
-
-@dataclass(frozen=True)
-class ColumnChoice:
-    """What the user says about the columns; patterns as in a shell (`train_*`). None and () leave it to the files
-    (quadmix.search.join_column, quadmix.search.bookkeeping)."""
-
-    id_column: str | None = None
-    domains: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +81,7 @@ def read_swarm(mixtures: Path, losses: Path | None, choice: ColumnChoice) -> Swa
     """
     left = read_table(mixtures)
     right = left if losses is None else read_table(losses)
-    columns = _columns(left, right, choice)
+    columns = columns_of(left, right, choice)
     joined = _join(left, right, columns.id)
     values = _values(left, right, columns, joined)
     ids = _ids(left, columns.id)
@@ -115,27 +101,27 @@ def read_swarm(mixtures: Path, losses: Path | None, choice: ColumnChoice) -> Swa
             "each was divided by its sum"
         )
     if failed:
-        notes.append(f"{len(failed)} failed run(s) without a loss are left out: {_listed(failed)}")
+        notes.append(f"{len(failed)} failed run(s) without a loss are left out: {listed(failed)}")
     return Swarm(
         ids=tuple(ids[row] for row in kept),
         id_column=columns.id or _RUN,
-        domains=tuple(_short(name, SHARE) for name in columns.domains),
+        domains=tuple(short_name(name, SHARE) for name in columns.domains),
         domain_columns=columns.domains,
         shares=shares / sums,
-        targets=tuple(_short(columns.targets[place], LOSS) for place in fitted),
+        targets=tuple(short_name(columns.targets[place], LOSS) for place in fitted),
         losses=values.losses[kept][:, fitted],
         failed=failed,
         notes=tuple(notes),
     )
 
 
-def _that_vary(losses: Floats, columns: _Columns, table: RunTable, asked: set[str]) -> tuple[list[int], list[str]]:
+def _that_vary(losses: Floats, columns: Columns, table: RunTable, asked: set[str]) -> tuple[list[int], list[str]]:
     """Places of the targets that differ between runs, and a note on the others. losses: (n, n_targets), finite.
 
     Raises ConfigError where one of them is `asked` for by its whole name, or where none differs.
     """
     constant = [place for place in range(losses.shape[1]) if is_constant(losses[:, place])]
-    named = [place for place in constant if {columns.targets[place], _short(columns.targets[place], LOSS)} & asked]
+    named = [place for place in constant if {columns.targets[place], short_name(columns.targets[place], LOSS)} & asked]
     if not constant:
         return list(range(losses.shape[1])), []
     said = ", ".join(f"{columns.targets[place]} ({losses[0, place]:g})" for place in constant[:_SHOWN])
@@ -146,14 +132,6 @@ def _that_vary(losses: Floats, columns: _Columns, table: RunTable, asked: set[st
         )
     left = [place for place in range(losses.shape[1]) if place not in constant]
     return left, [f"losses that are the same in every finished run are left out: {said}"]
-
-
-def matching(patterns: Sequence[str], names: Sequence[str], flag: str) -> list[str]:
-    """The names that patterns choose, in their own order. Raises ConfigError for each pattern that chooses none."""
-    chosen, problems = _match(patterns, names, flag)
-    if problems:
-        raise ConfigError(problems)
-    return chosen
 
 
 def trials_csv(trials: Sequence[Trial], domains: Sequence[str], targets: Sequence[str]) -> tuple[bytes, bytes]:
@@ -176,149 +154,6 @@ def table_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     writer.writerow(header)
     writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
     return stream.getvalue().encode("utf-8")
-
-
-# ---------------------------------------------------------------------------------------------- columns
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """id: None where one file has none. skipped: numbers beside the domains that are none by their names."""
-
-    id: str | None
-    domains: tuple[str, ...]
-    targets: tuple[str, ...]
-    skipped: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def _columns(left: RunTable, right: RunTable, choice: ColumnChoice) -> _Columns:
-    one_file = left is right
-    (id_column, joined), problems = _id_column(left, right, choice)
-    free = {id(table): [name for name in table.columns if name != id_column] for table in (left, right)}
-    domains, wrong = _match(choice.domains, free[id(left)], "--domains")
-    problems += wrong
-    targets, wrong = _match(choice.targets, _measurable(right, free[id(right)], LOSS), "--targets")
-    problems += wrong
-    if problems:
-        raise ConfigError(problems)
-    ours, theirs = (_numeric(table, free[id(table)]) for table in (left, right))
-    skipped: list[str] = []
-    ignored: dict[str, str] = {}
-    if not choice.domains:
-        domains = _prefixed(ours, _DOMAIN_PREFIXES if one_file else (SHARE,))
-    if not choice.targets:
-        targets = _prefixed(theirs, _TARGET_PREFIXES if one_file else (LOSS,))
-    if one_file and not domains and not targets:
-        raise ConfigError(
-            f"{left.path.name}: which columns are domains and which are losses? Name them, patterns allowed: "
-            f"--domains 'train_*' --targets 'valid_*'; it has {', '.join(ours) or 'no column of numbers'}"
-        )
-    if not domains:
-        rest = [name for name in ours if name not in targets]
-        domains = [name for name in rest if not is_bookkeeping(name)]
-        skipped = [name for name in rest if name not in domains]
-    if not targets:
-        rest = [name for name in theirs if not one_file or name not in domains]
-        ignored = _no_losses(right, rest)
-        targets = [name for name in rest if name not in ignored]
-    if both := sorted(set(domains) & set(targets)) if one_file else []:
-        problems.append(f"{left.path.name}: {_listed(both)} chosen as domain and as loss; wanted each column once")
-    if len(domains) < 2:
-        problems.append(f"{left.path.name}: found {len(domains)} domain column(s), wanted at least 2 (see --domains)")
-    if not targets:
-        but = f"; not taken for losses: {_with_reasons(ignored)}" if ignored else ""
-        problems.append(f"{right.path.name}: found no column of losses, wanted at least 1 (see --targets){but}")
-    for names, prefix in ((domains, SHARE), (targets, LOSS)):
-        short = [_short(name, prefix) for name in names]
-        problems += [f"two columns stand for {name!r}" for name in sorted({n for n in short if short.count(n) > 1})]
-    if problems:
-        raise ConfigError(problems)
-    used = {*domains, *targets, *ignored}
-    unused = [name for table in ([left] if one_file else [left, right]) for name in free[id(table)] if name not in used]
-    notes = [joined] if joined else []
-    if unused:
-        names = [name or "(one without a name)" for name in dict.fromkeys(unused)]
-        notes.append(f"columns that are neither a domain nor a loss are ignored: {_listed(names)}")
-    if ignored:
-        notes.append(f"not taken for losses: {_with_reasons(ignored)}. Name them with --targets if they are meant")
-    return _Columns(id_column, tuple(domains), tuple(targets), tuple(skipped), tuple(notes))
-
-
-def _id_column(left: RunTable, right: RunTable, choice: ColumnChoice) -> tuple[tuple[str | None, str], list[str]]:
-    """(the id column, a word on how it was found where that is worth one), problems."""
-    if choice.id_column is None:
-        taken = {*choice.domains, *choice.targets}
-        found = column_of_runs(left, taken) if left is right else joining_column(left, right, taken)
-        return (found.column, found.note), []
-    return (choice.id_column, ""), [
-        f"{table.path.name}: no id column {choice.id_column!r}{_nearest(choice.id_column, list(table.columns))}; "
-        "name the column that joins the files with --id-column"
-        for table in ([left] if left is right else [left, right])
-        if choice.id_column not in table.columns
-    ]
-
-
-def _no_losses(table: RunTable, names: Sequence[str]) -> dict[str, str]:
-    """column -> why it is taken for no loss, of columns that nobody has chosen."""
-    found = {}
-    for name in names:
-        faults: list[str] = []
-        values = np.array([_parsed(table, row, name, faults) for row in range(table.rows)])
-        reason = "bookkeeping, by its name" if is_bookkeeping(name) else None
-        if reason is None and not faults:  # with faults it stays: each is named later
-            reason = no_loss(values)
-        if reason is not None:
-            found[name] = reason
-    return found
-
-
-def _with_reasons(ignored: Mapping[str, str]) -> str:
-    return _listed([f"{name} ({reason})" for name, reason in ignored.items()])
-
-
-def _match(patterns: Sequence[str], names: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
-    found: set[str] = set()
-    problems = []
-    for pattern in patterns:
-        # a name that holds [ or * stands for itself before it is a pattern
-        hits = [pattern] if pattern in names else fnmatch.filter(names, pattern)
-        hits = hits or [name for name in names if _short(_short(name, SHARE), LOSS) == pattern]
-        if not hits:
-            problems.append(f"{flag}: no column {pattern!r}{_nearest(pattern, names)}")
-        found |= set(hits)
-    return [name for name in names if name in found], problems
-
-
-def _measurable(table: RunTable, names: Sequence[str], prefix: str) -> list[str]:
-    return [name for name in names if table.holds_numbers(name) or name.startswith(prefix)]
-
-
-def _numeric(table: RunTable, names: Sequence[str]) -> list[str]:
-    """Columns of numbers that name no run."""
-    return [name for name in names if not (names_runs(name) or is_unnamed(name)) and table.holds_numbers(name)]
-
-
-def _prefixed(names: Sequence[str], prefixes: Sequence[str]) -> list[str]:
-    """The names with the first prefix that any has."""
-    for prefix in prefixes:
-        if found := [name for name in names if name.startswith(prefix)]:
-            return found
-    return []
-
-
-def _short(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix)
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f" (there are: {_listed(names)})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -366,19 +201,19 @@ class _Values:
     failed: tuple[int, ...]
 
 
-def _values(left: RunTable, right: RunTable, columns: _Columns, joined: Sequence[int]) -> _Values:
+def _values(left: RunTable, right: RunTable, columns: Columns, joined: Sequence[int]) -> _Values:
     shares, losses = np.full((left.rows, len(columns.domains)), np.nan), np.zeros((left.rows, len(columns.targets)))
     faults: list[str] = []
     for place, name in enumerate(columns.targets):
         for row, other in enumerate(joined):
-            losses[row, place] = _parsed(right, other, name, faults)
+            losses[row, place] = parsed(right, other, name, faults)
     failed = tuple(int(row) for row in np.flatnonzero(np.isnan(losses).any(axis=1)))
     sums: list[str] = []
-    skipped = f"; no domains by their names: {_listed(columns.skipped)}, see --domains" if columns.skipped else ""
+    skipped = f"; no domains by their names: {listed(columns.skipped)}, see --domains" if columns.skipped else ""
     for row in range(left.rows):
         for place, name in enumerate(columns.domains):
             known = len(faults)
-            value = _parsed(left, row, name, faults)
+            value = parsed(left, row, name, faults)
             if math.isnan(value) and row not in failed and len(faults) == known:
                 faults.append(f"{left.at(row, name)}: found no share, wanted a number of at least 0")
             elif value < 0:
@@ -389,19 +224,11 @@ def _values(left: RunTable, right: RunTable, columns: _Columns, joined: Sequence
             hint = "; these look like percentages or tokens" if total > 2 else ""
             sums.append(
                 f"{left.at(row)}: the shares sum to {total:.6g}, wanted 1 to within {SUM_TOLERANCE:.0%}{hint} "
-                f"(domains: {_listed(columns.domains)}{skipped})"
+                f"(domains: {listed(columns.domains)}{skipped})"
             )
     if faults or sums:
         raise InputError("\n".join(_few(faults) + _few(sums)))
     return _Values(shares, losses, failed)
-
-
-def _parsed(table: RunTable, row: int, column: str, faults: list[str]) -> float:
-    try:
-        return number(table.columns[column][row])
-    except ValueError as error:
-        faults.append(f"{table.at(row, column)}: {error}")
-        return math.nan
 
 
 def _few(faults: Sequence[str]) -> list[str]:
@@ -424,9 +251,9 @@ def read_named_numbers(path: Path, wanted: Mapping[str, str], what: str) -> dict
     found: dict[str, float] = {}
     faults: list[str] = []
     for row, name in enumerate(table.ids(name_column)):
-        value = _parsed(table, row, numbers[0], faults)
+        value = parsed(table, row, numbers[0], faults)
         if name not in known:
-            faults.append(f"{table.at(row)}: the swarm has no domain {name!r}{_nearest(name, sorted(known))}")
+            faults.append(f"{table.at(row)}: the swarm has no domain {name!r}{nearest(name, sorted(known))}")
         elif known[name] in found:
             faults.append(f"{table.at(row)}: domain {name!r} is there already")
         elif math.isnan(value) or value < 0:
@@ -435,7 +262,7 @@ def read_named_numbers(path: Path, wanted: Mapping[str, str], what: str) -> dict
             found[known[name]] = value
     missing = [domain for domain in wanted if domain not in found]
     if missing and not faults:
-        faults.append(f"{path.name}: no row for the domains {_listed(missing)}")
+        faults.append(f"{path.name}: no row for the domains {listed(missing)}")
     if not faults and not sum(found.values()) > 0:
         faults.append(f"{path.name}: all numbers are 0")
     if faults:

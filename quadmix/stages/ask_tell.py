@@ -27,7 +27,8 @@ from quadmix.search.proposals import params_of
 from quadmix.search.regressors import require_regressor
 from quadmix.search.result import JOINT
 from quadmix.search.stopping import worth_in_words
-from quadmix.search.trial_files import ID, SHARE, table_csv
+from quadmix.search.trial_columns import SHARE
+from quadmix.search.trial_files import ID, table_csv
 from quadmix.stages.annotate import annotate
 from quadmix.stages.asked_learning import Learned, Learner, constraints_of_study
 from quadmix.stages.asked_manifests import make_manifests

@@ -14,7 +14,8 @@ from quadmix.errors import ConfigError, InputError
 from quadmix.search.constraints import Bound, Kind
 from quadmix.search.domain_weights import Repetition
 from quadmix.search.share_bounds import ShareBounds
-from quadmix.search.trial_files import Swarm, matching, read_named_numbers
+from quadmix.search.trial_columns import matching
+from quadmix.search.trial_files import Swarm, read_named_numbers
 
 Floats = NDArray[np.float64]
 Shares = tuple[tuple[str, float], ...]

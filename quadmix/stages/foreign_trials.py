@@ -28,10 +28,9 @@ from quadmix.search.joint_intervals import intervals_by_name
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import PRESETS, REGRESSORS, fit_targets, require_regressor
 from quadmix.search.result import JOINT
+from quadmix.search.trial_columns import ColumnChoice, matching
 from quadmix.search.trial_files import (
-    ColumnChoice,
     Swarm,
-    matching,
     read_swarm,
     swarm_files,
     table_csv,

@@ -8,7 +8,8 @@ import pytest
 
 from quadmix.errors import ConfigError
 from quadmix.search.bookkeeping import is_bookkeeping
-from quadmix.search.trial_files import ColumnChoice, Swarm, read_swarm
+from quadmix.search.trial_columns import ColumnChoice
+from quadmix.search.trial_files import Swarm, read_swarm
 
 RUNS = 12
 

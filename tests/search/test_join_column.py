@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from quadmix.errors import ConfigError, InputError
-from quadmix.search.trial_files import ColumnChoice, Swarm, read_named_numbers, read_swarm
+from quadmix.search.trial_columns import ColumnChoice
+from quadmix.search.trial_files import Swarm, read_named_numbers, read_swarm
 
 RUNS = 12
 ORDER = np.random.default_rng(1).permutation(RUNS).tolist()

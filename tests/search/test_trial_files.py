@@ -11,8 +11,8 @@ import pytest
 
 from quadmix.errors import ConfigError, InputError
 from quadmix.search.result import MixtureByName, Trial
+from quadmix.search.trial_columns import ColumnChoice
 from quadmix.search.trial_files import (
-    ColumnChoice,
     read_named_numbers,
     read_swarm,
     swarm_files,

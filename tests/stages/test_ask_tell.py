@@ -18,7 +18,8 @@ from quadmix.config_reader import read_config
 from quadmix.errors import BudgetError
 from quadmix.manifest.model import Manifest
 from quadmix.search.proposals import theta_by_name
-from quadmix.search.trial_files import ColumnChoice, read_swarm
+from quadmix.search.trial_columns import ColumnChoice
+from quadmix.search.trial_files import read_swarm
 from quadmix.search.trials import draw_theta, param_space
 from quadmix.stages.asked_trials import AskedTrials
 from tests.e2e.command_line import Done, quadmix

@@ -24,7 +24,8 @@ from quadmix.engine.spark import SparkEngine
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.progress import Progress
 from quadmix.search.result import JOINT, SearchResult
-from quadmix.search.trial_files import ColumnChoice, read_swarm, swarm_files
+from quadmix.search.trial_columns import ColumnChoice
+from quadmix.search.trial_files import read_swarm, swarm_files
 from quadmix.stages.annotate import Annotated, annotate
 from quadmix.stages.records import current
 from quadmix.stages.search import search
