@@ -43,6 +43,9 @@ def project(tokens: Floats, low: Floats, high: Floats, total: float) -> Floats:
     last = np.clip((sums < total).sum(axis=1) - 1, 0, events.shape[1] - 2)[:, None]
     at, below, rate = (np.take_along_axis(values, last, axis=1)[:, 0] for values in (events, sums, slope))
     c = at + np.where(rate > 0, (total - below) / np.where(rate > 0, rate, 1.0), 0.0)
+    uneven = np.flatnonzero(np.where(tokens > 0, tokens, np.inf).min(axis=1) < _UNEVEN * tokens.max(axis=1))
+    if uneven.size:
+        c[uneven] = _factor(tokens[uneven], low[uneven], np.maximum(high, low)[uneven], events[uneven], total)
     found = np.clip(c[:, None] * tokens, low, np.maximum(high, low))
     # rounding of the sums above leaves a relative 1e-15 or so: the free domains take it
     free = (found > low) & (found < high)
@@ -50,6 +53,19 @@ def project(tokens: Floats, low: Floats, high: Floats, total: float) -> Floats:
     share = room / np.maximum(_sum(room), 1e-300)[:, None]
     found = np.clip(found + share * (total - _sum(found))[:, None], low, np.maximum(high, low))
     return np.where(possible[:, None], found, np.nan)
+
+
+def _factor(tokens: Floats, low: Floats, high: Floats, events: Floats, total: float) -> Floats:
+    """(k,) the c at which clip(c tokens, low, high) sums to `total`, without differences of sums: the slope of a domain
+    that has next to nothing vanishes beside the others', and its events are far apart. events: (k, e), ascending."""
+    sums = np.stack([_sum(np.clip(events[:, e, None] * tokens, low, high)) for e in range(events.shape[1])], axis=1)
+    last = np.clip((sums < total).sum(axis=1) - 1, 0, events.shape[1] - 2)[:, None]
+    at, below, next_ = (
+        np.take_along_axis(*pair, axis=1) for pair in ((events, last), (sums, last), (events, last + 1))
+    )
+    growing = (low < next_ * tokens) & (at * tokens < high) & (tokens > 0)
+    rate = _sum(np.where(growing, tokens, 0.0))
+    return np.asarray(at[:, 0] + np.where(rate > 0, (total - below[:, 0]) / np.where(rate > 0, rate, 1.0), 0.0))
 
 
 def reach(
@@ -104,6 +120,7 @@ def with_quotas(
 
 _ABOVE, _BELOW = 1.0 + 1e-12, 1.0 - 1e-12
 _STEPS = 60
+_UNEVEN = 1e-9  # least over largest tokens of a row, below which sums of slopes lose the least
 
 
 def _take(capped: CappedRise, rows: NDArray[np.integer]) -> CappedRise:

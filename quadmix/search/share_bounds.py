@@ -23,7 +23,6 @@ Floats = NDArray[np.float64]
 
 _BLOCK = 8192
 _TRACE = 1e-3  # of the prior, for a candidate whose own domains cannot fill a mixture
-_NOTHING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,8 @@ class ShareBounds:
 
     def _kept(self, weights: Floats) -> Floats:
         low, high = (np.broadcast_to(ends, weights.shape) for ends in (self.limits.low, self.limits.high))
-        # a share that is all but nothing has no proportions to keep, and the slopes of `project` would cancel to 0
-        weights = np.where(weights < _NOTHING, 0.0, weights)
         found = project(weights, low, high, 1.0)
-        none = ~(np.abs(found.sum(axis=1) - 1.0) < _NOTHING)  # NaN, where its own domains cannot fill a mixture
+        none = ~np.isfinite(found[:, 0])  # where its own domains cannot fill a mixture
         if none.any():
             filled = np.maximum(self.limits.natural, _TRACE / len(self.domains)) * (self.limits.high > 0)
             found[none] = project((weights + _TRACE * filled)[none], low[none], high[none], 1.0)

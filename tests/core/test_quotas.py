@@ -18,20 +18,21 @@ POOL = np.array([10_000_000, 400_000, 70_000, 2_500_000], dtype=np.int64)
 Floats = NDArray[np.float64]
 
 
-def boxes(seed: int, k: int = 20, m: int = 5) -> tuple[Floats, Floats, Floats, float]:
+def boxes(seed: int, k: int = 20, m: int = 5, alpha: float = 1.0) -> tuple[Floats, Floats, Floats, float]:
+    """alpha: the lower, the more domains have next to nothing."""
     rng = np.random.default_rng(seed)
-    tokens, total = rng.dirichlet(np.ones(m), k) * 1000.0, 1000.0
+    tokens, total = rng.dirichlet(np.full(m, alpha), k) * 1000.0, 1000.0
     low = rng.random((k, m)) * 300.0 * (rng.random((k, m)) < 0.4)
     high = low + rng.random((k, m)) * 600.0
     return tokens, low, high, total
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6))
-def test_projected_tokens_keep_the_bounds_and_the_sum_or_there_are_none(seed: int) -> None:
-    tokens, low, high, total = boxes(seed)
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 0.05, 0.01]))
+def test_projected_tokens_keep_the_bounds_and_the_sum_or_there_are_none(seed: int, alpha: float) -> None:
+    tokens, low, high, total = boxes(seed, alpha=alpha)
     found = project(tokens, low, high, total)
-    possible = (low.sum(axis=1) <= total) & (high.sum(axis=1) >= total)
+    possible = (low.sum(axis=1) <= total) & (np.where(tokens > 0, high, low).sum(axis=1) >= total)
     assert np.array_equal(np.isfinite(found).all(axis=1), possible)
     assert (found[possible] >= low[possible]).all()
     assert (found[possible] <= high[possible]).all()
