@@ -188,7 +188,8 @@ def _repeat(first: dict[str, Any], other: dict[str, Any]) -> Iterator[str]:
             for one in names
         ],
     )
-    moved = [abs((one.level[MEAN].mean or 0.0) - (before[one.name].level[MEAN].mean or 0.0)) for one in names]
+    pairs = [(one.level[MEAN].mean, before[one.name].level[MEAN].mean) for one in names]
+    moved = [abs(a - b) for a, b in pairs if a is not None and b is not None]
     yield ""
     yield (
         f"Means of one mixture differ by {median(moved):.3f} between the seeds (the median; at most {max(moved):.3f}): "

@@ -16,8 +16,8 @@ to .8 of the time for them that it takes for powers of e, by processor. Bounded 
 the exponentials are a little apart in memory: at distances of a power of two, a column of them meets in one set of the
 cache, and the product that reads columns takes a third longer.
 
-On processors with units for it, products can be of bfloat16 numbers; what is summed or exponentiated is float32 then
-too, and exponentials are rounded for the products alone.
+On processors with units for it, products can be of bfloat16 numbers. torch rounds what comes out of them as well
+(logits, and each block's part of a sum); exponentials, their sums and the sums of parts are float32.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ def head_loss(
 
 
 def token_losses(hidden: Tensor, embedding: Tensor, frequency: Tensor, targets: Tensor) -> Tensor:
-    """-log softmax(...)[target] of every position, without gradient: (n,)."""
+    """-log softmax(...)[target] of every position, without gradient: (n,). The maximum is always taken off: a
+    position's value has the same bits whatever else is asked for."""
     with torch.no_grad():
         wanted = (hidden * embedding[targets]).sum(dim=1).add_(frequency[targets].log())
         normaliser = torch.empty_like(wanted)
-        safe = _bounded(hidden, embedding)
         block = _block(len(embedding), hidden.device)
         scratch = _apart(min(len(targets), block), len(embedding), hidden.dtype, hidden.device)
         for begin in range(0, len(targets), block):
             part = slice(begin, begin + block)
-            _, highest, mass = _exponentials(hidden[part] * LOG2_E, embedding, frequency, scratch, scratch, safe)
+            _, highest, mass = _exponentials(hidden[part] * LOG2_E, embedding, frequency, scratch, scratch, False)
             torch.add(mass.log_(), highest, out=normaliser[part])
         return normaliser.sub_(wanted)
 

@@ -281,17 +281,19 @@ def _search_proxies(
     search: SearchConfig | None, targets: Targets, tokenizer: TokenizerConfig | None, select: SelectConfig
 ) -> Iterator[Problem]:
     """What a search needs to train proxies of its own and to measure them. A theta from a file (`search tell` writes
-    one) stands for a search that is over; `search` itself asks for all of this again."""
-    if search is None or select.theta_file is not None:
+    one) stands for a search that is over, so targets and a tokenizer may be missing then; `search` itself asks for them
+    again."""
+    if search is None:
         return
-    if not targets:
-        yield ("targets",), "missing, but a search needs at least one target to measure its proxies on"
-    if tokenizer is None:
-        yield ("tokenizer",), "missing, but a search trains proxies on tokens"
-    names = [target.name for target in targets]
-    for name in search.objective or {}:
-        if name not in names:
-            yield ("search", "objective", name), _unknown(name, names, "the name of a target")
+    if select.theta_file is None:
+        if not targets:
+            yield ("targets",), "missing, but a search needs at least one target to measure its proxies on"
+        if tokenizer is None:
+            yield ("tokenizer",), "missing, but a search trains proxies on tokens"
+        names = [target.name for target in targets]
+        for name in search.objective or {}:
+            if name not in names:
+                yield ("search", "objective", name), _unknown(name, names, "the name of a target")
     if search.trials < LEAST_TRIALS * search.rounds:
         text = f"found {search.rounds}, wanted at most trials / {LEAST_TRIALS} = {search.trials // LEAST_TRIALS}: "
         yield ("search", "rounds"), text + "a round learns from the one before"
@@ -395,8 +397,8 @@ def _rank_searched(mixture: MixtureConfig, search: SearchConfig | None) -> Itera
         text = (
             f"found {mixture.rank!r} beside a search, wanted 'interval': tied documents all take their group's largest"
         )
-        text += " rank, so a mixture has other shares than its theta was predicted to have. For a theta of your own"
-        yield ("mixture", "rank"), f"{text} (select.mixture: theta) leave the section `search` out"
+        text += " rank, so a mixture has other shares than its theta was predicted to have. Only a theta of your own"
+        yield ("mixture", "rank"), f"{text} can be selected so: select.mixture: theta, without a section `search`"
 
 
 def _constraints_searched(mixture: MixtureConfig, search: SearchConfig | None) -> Iterator[Problem]:

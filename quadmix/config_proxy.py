@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from quadmix.config_values import Section
 
-ARITHMETIC = 2  # raised where the same proxy's losses have other bits than before: a swarm holds one kind
+ARITHMETIC = 2  # raised where the same model's losses or gradients have other bits than before
 
 
 class ProxyConfig(Section):

@@ -7,6 +7,7 @@ not have, it had none of.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,21 +21,23 @@ STRANGE = 0.01  # of a trial's tokens may be of other domains; they are left out
 
 @dataclass(frozen=True)
 class DomainMatch:
-    """same: domains of both pools; differences: in words; refused: why nothing can be taken over at all; whole: mean
-    scores of this pool's whole domains."""
+    """same: domains of both pools, by name; differences: in words; refused: why nothing can be taken over at all.
+    whole: mean scores of this pool's whole domains."""
 
-    same: frozenset[str]
+    same: tuple[str, ...]
     whole: Mapping[str, Mapping[str, float | None]]
     differences: tuple[str, ...]
     refused: tuple[str, ...]
 
     def holds(self, mixture: MixtureByName) -> bool:
         """Whether an earlier mixture's text is that of this pool's domains."""
-        return sum(share for name, share in mixture.share.items() if name not in self.same) <= STRANGE
+        return math.fsum(share for name, share in mixture.share.items() if name not in self.same) <= STRANGE
 
     def translated(self, mixture: MixtureByName) -> MixtureByName:
         """The mixture over this pool's domains; only one that `holds`."""
-        known = sum(mixture.share[name] for name in self.same)
+        if not self.differences:
+            return mixture
+        known = math.fsum(mixture.share[name] for name in self.same)
         return MixtureByName(
             mixture.tokens * known,
             {name: mixture.share[name] / known if name in self.same else 0.0 for name in self.whole},
@@ -54,7 +57,9 @@ def match_domains(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> DomainM
     its mean quality by criterion."""
     refused = []
     if theirs["labels"] != mine["labels"]:
-        refused.append("its documents were labelled with domains in another way (annotate.domains)")
+        refused.append(
+            "its documents were labelled with domains in another way (annotate.domains), or by an older quadmix"
+        )
     if theirs["normalise"] != mine["normalise"]:
         refused.append(f"mixture.normalise was {theirs['normalise']}, is {mine['normalise']}")
     before, now = theirs["domains"], mine["domains"]
@@ -63,14 +68,14 @@ def match_domains(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> DomainM
         refused.append(f"criteria were {', '.join(criteria[0])}, are {', '.join(criteria[1])}")
     differences = [f"domain {name!r} is new" for name in sorted(now.keys() - before.keys())]
     differences += [f"domain {name!r} is gone" for name in sorted(before.keys() - now.keys())]
-    same = set()
+    same = []
     for name in sorted(before.keys() & now.keys()):
         apart = _apart(before[name], now[name])
         differences += [f"domain {name!r}{text}" for text in apart]
         if not apart:
-            same.add(name)
+            same.append(name)
     whole = {name: facts["quality"] for name, facts in now.items()}
-    return DomainMatch(frozenset(same), whole, tuple(differences), tuple(refused))
+    return DomainMatch(tuple(same), whole, tuple(differences), tuple(refused))
 
 
 def _apart(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

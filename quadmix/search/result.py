@@ -249,12 +249,13 @@ class ConstraintFact:
 @dataclass(frozen=True)
 class KlFact:
     """What `mixture.constraints.kl` does. divergence: KL(the proposal's shares || natural), nats; penalty: weight times
-    it; price: by how much the predicted joint objective, penalty left out, falls (nats) without it."""
+    it; price: by how much the predicted joint objective, penalty left out, falls (nats) without it, None where no
+    candidate was feasible."""
 
     weight: float
     divergence: float
     penalty: float
-    price: float
+    price: float | None
 
 
 @with_config(_STRICT)

@@ -168,7 +168,9 @@ class Constraints:
         parts = [part for _, part in engine.map(free, chunks(candidates), label="search: pricing constraints")]
         share = np.array([[proposal.mixture.share[name] for name in self.domains]])
         penalty = float(self.limits.penalty(share)[0])
-        price = _best(screened, top, with_penalty=False) - _best(parts, top)
+        price = None
+        if any(part.rows.size for part in screened):
+            price = _best(screened, top, with_penalty=False) - _best(parts, top)
         return KlFact(self.limits.kl, penalty / self.limits.kl, penalty, price)
 
     def _limits_without(self, given_way: Bound) -> Limits:

@@ -128,7 +128,7 @@ class Proposing:
         kl = self.constraints.kl_fact(
             self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top, self.around
         )
-        if kl is not None:
+        if kl is not None and kl.price is not None:
             self.progress.say(
                 f"{self.speaker}: the proposal's shares are {kl.divergence:.3f} nats from the natural ones; without "
                 f"mixture.constraints.kl ({kl.weight:g}) the predicted objective changes by {-kl.price:+.4f} nats"

@@ -333,7 +333,7 @@ def _constraints(search: SearchResult) -> Section:
     header = ("constraint", "value", "tokens", "the proposal's share", "", "price of 1 point, nats")
     text = "What the proposal had to keep, and what the constraints that bind cost."
     text += f" {search.prices}." if search.prices else ""
-    if search.kl is not None:
+    if search.kl is not None and search.kl.price is not None:
         text += (
             f" Its shares are {search.kl.divergence:.3f} nats (KL) from the natural ones; without the penalty of "
             f"weight {search.kl.weight:g} the predicted objective changes by {-search.kl.price:+.4f} nats."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -41,6 +42,17 @@ def test_the_same_pool_takes_every_trial_as_it_is() -> None:
     assert (match.differences, match.refused) == ((), ())
     assert match.holds(one)
     assert match.translated(one) == one
+
+
+def test_shares_do_not_hang_on_the_order_of_a_set() -> None:
+    names = [f"domain-{n}" for n in range(12)]
+    facts = {**FACTS, "domains": dict.fromkeys(names, FACTS["domains"]["code"])}
+    one = mixture(**{name: (n + 1) / 78 for n, name in enumerate(names)})
+    assert match_domains(facts, facts).translated(one) == one  # bit by bit
+    match = match_domains(facts, {**facts, "domains": {**facts["domains"], "new": FACTS["domains"]["law"]}})
+    assert match.same == tuple(sorted(names))
+    found = match.translated(one)
+    assert found.tokens == 500.0 * math.fsum(one.share.values())
 
 
 def test_a_trial_had_nothing_of_a_domain_that_is_new() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from quadmix import __version__
 from quadmix.config import QuadConfig, RunConfig
+from quadmix.config_proxy import ARITHMETIC
 from quadmix.engine.base import Engine, Shared
 from quadmix.hashing import fingerprint, seed_for, uniform
 from quadmix.progress import Progress
@@ -67,6 +68,7 @@ def quad_vectors(
     names = asked.references or tuple(target.name for target in targets)
     parts = {
         "version": __version__,
+        "arithmetic": str(ARITHMETIC),
         "store": store.digest,
         "model": model.digest,
         "targets": fingerprint(*(target.digest for target in targets if target.name in names)),

@@ -10,6 +10,7 @@ import numpy as np
 
 from quadmix import __version__
 from quadmix.config import QuadConfig, RunConfig
+from quadmix.config_proxy import ARITHMETIC
 from quadmix.engine.base import Engine, SchedulesGpus
 from quadmix.errors import BudgetError, ConfigError
 from quadmix.progress import Progress
@@ -87,6 +88,7 @@ def measure(config: RunConfig, engine: Engine, progress: Progress, annotated: An
     root = Path(config.output)
     parts = {
         "version": __version__,
+        "arithmetic": str(ARITHMETIC),
         "store": store.digest,
         "vectors": vectors.digest,
         "config.quad": asked.model_dump_json(exclude={"model"}),
