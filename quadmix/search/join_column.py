@@ -3,7 +3,7 @@
 A column joins two files when both have it and it names the same runs in both. Where several do (`run, name, index`,
 as Olmix writes them), they must pair the rows alike, else the user has to say which one is meant. A column that only
 counts the rows (1, 2, 3 from top to bottom, which pandas writes without being asked and without a name) joins nothing
-as long as there is any other name of a run: two files that were sorted differently have the same counts.
+as long as either file has any other name of a run: two files that were sorted differently have the same counts.
 """
 
 from __future__ import annotations
@@ -74,11 +74,17 @@ def joining_column(left: RunTable, right: RunTable, taken: Collection[str] = ())
     ]
     if whole:
         return RunColumn(_agreed(left, right, whole))
-    strangers = [[name for name in mine if name not in shared] for mine in own]
-    if counting and not all(strangers):
+    strangers = [
+        name
+        for table, mine in zip(tables, own, strict=True)
+        for name in mine
+        if name not in shared and not is_bookkeeping(name) and not _counts_rows(table, name)
+    ]
+    if counting and not strangers:
         return RunColumn(counting[0], _by_number(left, right, counting[0]))
     unnamed = [[name for name in table.columns if is_unnamed(name)] for table in tables]
-    if unnamed[0] == unnamed[1] and len(unnamed[0]) == 1 and not any(own) and _same_ids(left, right, unnamed[0][0]):
+    alone = unnamed[0] == unnamed[1] and len(unnamed[0]) == 1 and not shared and not strangers
+    if alone and _same_ids(left, right, unnamed[0][0]):
         return RunColumn(unnamed[0][0], _by_number(left, right, unnamed[0][0]))
     candidates = [
         f"{table.path.name} has {', '.join(map(repr, mine))}" if mine else f"{table.path.name} has none"

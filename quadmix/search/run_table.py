@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from quadmix.errors import ConfigError, InputError
 
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "inf", "-inf", "+inf", "infinity", "-infinity"}
-_WHOLE = re.compile(r"([0-9]+)\.0+")
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 
 Cell = object
 
@@ -42,7 +42,7 @@ class RunTable:
         return f"{self.path.name} {self.places[row]}" + (f", column {column!r}" if column is not None else "")
 
     def ids(self, column: str) -> list[str]:
-        """The cells of an id column as text; 3 and 3.0 are one id. An empty cell is an empty id."""
+        """The cells of an id column as text; 3 and 3.0 are one id, as -3 and -3.0 are. An empty cell is an empty id."""
         return [_id(cell) for cell in self.columns[column]]
 
     def holds_numbers(self, column: str) -> bool:

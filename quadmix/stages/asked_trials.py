@@ -155,7 +155,10 @@ class AskedTrials:
             runs, seed = self.runs.setdefault(name, {}), value.get("seed", "")
             if seed and "" in runs and runs[""] == value["losses"]:
                 del runs[""]  # the same run, now with its seed
-            runs[seed] = value["losses"]
+            if not seed and any(one and losses == value["losses"] for one, losses in runs.items()):
+                runs.pop("", None)  # the same run as one with a seed, whichever was told first
+            else:
+                runs[seed] = value["losses"]
             self._tellings[name] = self._tellings.get(name, 0) + 1
 
 
@@ -210,7 +213,8 @@ def new_losses(
 ) -> dict[tuple[str, str], dict[str, float] | None]:
     """Runs that a file adds to what was told: (trial, seed) -> losses by target, None = failed.
 
-    The seed is that of the column `seed`, empty without one. A row without any loss waits; `nan` in a row is a failed
+    The seed is that of the column `seed`, empty without one; a run that stands there with its seed and without is one,
+    in whatever order. A row without any loss waits; `nan` in a row is a failed
     run. Raises ConfigError for columns, InputError for every row that cannot be: unknown trials, repeated runs, cells
     that are no numbers, losses other than those told before.
     """
@@ -221,8 +225,8 @@ def new_losses(
             f"{file}: no column {', '.join(map(repr, missing))}; wanted {ID!r} and one column a target "
             f"({', '.join(targets)}); it has {', '.join(table.columns)}"
         )
-    seeded = SEED in table.columns and SEED not in targets
-    seeds = table.ids(SEED) if seeded else [""] * table.rows
+    has_seeds = SEED in table.columns and SEED not in targets
+    seeds = table.ids(SEED) if has_seeds else [""] * table.rows
     known = {trial.name for trial in trials.asked}
     first: dict[tuple[str, str], int] = {}
     problems: list[str] = []
@@ -245,7 +249,11 @@ def new_losses(
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise InputError("\n".join([*problems[:_SHOWN], *more, "nothing was told; correct the file and tell again"]))
-    return found
+    seeded: dict[str, list[dict[str, float] | None]] = {}
+    for (name, seed), losses in found.items():
+        if seed:
+            seeded.setdefault(name, []).append(losses)
+    return {run: losses for run, losses in found.items() if run[1] or losses not in seeded.get(run[0], [])}
 
 
 def _losses(

@@ -65,8 +65,20 @@ def test_row_numbers_join_only_where_nothing_else_names_a_run_and_the_log_says_s
     with pytest.raises(ConfigError, match=r"'run_id'.*'run'.*would be a guess.*--id-column"):
         pair(tmp_path, f"{column},run_id,web,code", f"{column},run,math")
     (tmp_path / "metrics.csv").write_text(f"{column},math\n" + "".join(f"{row},{row / 3}\n" for row in range(9)))
-    with pytest.raises((ConfigError, InputError), match="would be a guess" if column != "index" else "has no losses"):
+    with pytest.raises(ConfigError, match="'run_id'.*would be a guess"):
         read_swarm(tmp_path / "ratios.csv", tmp_path / "metrics.csv", ColumnChoice())
+
+
+@pytest.mark.parametrize("column", ["", "index"])
+@pytest.mark.parametrize("name", ["name", "label", "run"])
+def test_row_numbers_join_nothing_where_one_file_alone_names_its_runs(tmp_path: Path, column: str, name: str) -> None:
+    """The losses were sorted and numbered again: their row numbers are not those of the mixtures."""
+    names = "{run}5" if name == "run" else "run-{run}"
+    for left, right in ((column, f"{column},{name}"), (f"{column},{name}", column)):
+        with pytest.raises(ConfigError, match=f"{name!r}.*would be a guess"):
+            pair(tmp_path, f"{left},web,code", f"{right},math", names)
+    swarm = pair(tmp_path, f"{column},web,code", f"{column},math,date", sorted_by=list(range(RUNS)))
+    assert is_joined_right(swarm)  # a date names no run
 
 
 def test_an_index_of_names_without_a_header_joins(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from quadmix.errors import ConfigError, InputError
 from quadmix.search.result import MixtureByName, Trial
+from quadmix.search.run_table import read_table
 from quadmix.search.trial_columns import ColumnChoice
 from quadmix.search.trial_files import (
     read_named_numbers,
@@ -111,6 +112,12 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     ]
     assert "m.csv line 4: the shares sum to 1.1, wanted 1 to within 1%" in found[4]
     assert "percentages" in found[5]
+
+
+def test_a_whole_number_is_one_id_however_it_is_written(tmp_path: Path) -> None:
+    whole = write(tmp_path / "m.csv", ["run_id,web", "-5,1", "7,1", "-5.5,1"])
+    point = write(tmp_path / "l.csv", ["run_id,web", "-5.0,1", "7.00,1", "-5.5,1"])
+    assert read_table(whole).ids("run_id") == read_table(point).ids("run_id") == ["-5", "7", "-5.5"]
 
 
 def test_a_failed_run_is_counted_and_left_out(tmp_path: Path) -> None:

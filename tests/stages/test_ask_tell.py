@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -15,13 +16,13 @@ import pytest
 
 from quadmix.config import RunConfig
 from quadmix.config_reader import read_config
-from quadmix.errors import BudgetError
+from quadmix.errors import BudgetError, InputError
 from quadmix.manifest.model import Manifest
 from quadmix.search.proposals import theta_by_name
 from quadmix.search.trial_columns import ColumnChoice
 from quadmix.search.trial_files import read_swarm
 from quadmix.search.trials import draw_theta, param_space
-from quadmix.stages.asked_trials import AskedTrials
+from quadmix.stages.asked_trials import AskedTrial, AskedTrials, new_losses
 from tests.e2e.command_line import Done, quadmix
 from tests.e2e.scored_pool import DOMAINS, scored_config, write_scored_pool
 from tests.e2e.small_pool import ROOT, write_config
@@ -559,6 +560,34 @@ def test_another_loss_without_a_seed_is_refused_with_the_way_to_give_it(
     taken = quadmix("search", "ask", asked / "run.yaml", "--n", 2, "--out", tmp_path / "x", "--targets", "seed,math")
     assert taken.code == 2
     assert "the names seed are taken" in taken.err
+
+
+@pytest.mark.parametrize("before", [None, "nan", "2.5"])
+def test_a_run_with_and_without_its_seed_is_one_run_in_any_order(tmp_path: Path, before: str | None) -> None:
+    rows = ["t,,3.5", "t,1,3.5", "t,2,3.7"]
+    ends = []
+    for number, order in enumerate(itertools.permutations(rows)):
+        (tmp_path / str(number)).mkdir()
+        trials = AskedTrials(tmp_path / str(number))
+        trials.ask([AskedTrial("t", 1, "natural", None, [], 1, None)])
+        if before is not None:
+            trials.tell("t", {"math": float(before)} if before != "nan" else None, "1")
+        file = tmp_path / f"{number}.csv"
+        file.write_text("\n".join(["trial,seed,math", *order]) + "\n")
+        if before == "2.5":
+            with pytest.raises(InputError, match="told before"):
+                new_losses(file, trials, ["math"])
+            continue
+        found = new_losses(file, trials, ["math"])
+        assert sorted(found) == [("t", "1"), ("t", "2")]
+        for (name, seed), losses in found.items():
+            trials.tell(name, losses, seed)
+        # a journal of an earlier version holds such a row under no seed
+        trials.tell("t", {"math": 3.5})
+        again = AskedTrials(tmp_path / str(number))
+        assert again.runs == trials.runs
+        ends.append(dict(sorted(again.runs["t"].items())))
+    assert all(end == {"1": {"math": 3.5}, "2": {"math": 3.7}} for end in ends)
 
 
 WORST = ("--set", "search.objective_rule=worst")
