@@ -12,16 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quadmix.errors import ConfigError
 from quadmix.search.bookkeeping import is_bookkeeping, no_loss
 from quadmix.search.join_column import column_of_runs, is_unnamed, joining_column, names_runs
+from quadmix.search.listing import listed
 from quadmix.search.run_table import RunTable, parsed
+
+Floats = NDArray[np.float64]
 
 SHARE, LOSS = "share:", "loss:"  # of our own files
 _DOMAIN_PREFIXES = (SHARE, "train_")
 _TARGET_PREFIXES = (LOSS, "valid_", "metric/", "eval/")
-_SHOWN = 20  # names that a message lists
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def columns_of(left: RunTable, right: RunTable, choice: ColumnChoice) -> Columns
         raise ConfigError(problems)
     ours, theirs = (_numeric(table, free[id(table)]) for table in (left, right))
     skipped: list[str] = []
+    fill: list[str] = []
     ignored: dict[str, str] = {}
     if not choice.domains:
         domains = _prefixed(ours, _DOMAIN_PREFIXES if one_file else (SHARE,))
@@ -79,7 +83,8 @@ def columns_of(left: RunTable, right: RunTable, choice: ColumnChoice) -> Columns
         )
     if not domains:
         rest = [name for name in ours if name not in targets]
-        domains = [name for name in rest if not is_bookkeeping(name)]
+        fill = _that_fill(left, rest)
+        domains = [name for name in rest if not is_bookkeeping(name) or name in fill]
         skipped = [name for name in rest if name not in domains]
     if not targets:
         rest = [name for name in theirs if not one_file or name not in domains]
@@ -97,12 +102,21 @@ def columns_of(left: RunTable, right: RunTable, choice: ColumnChoice) -> Columns
         problems += [f"two columns stand for {name!r}" for name in sorted({n for n in short if short.count(n) > 1})]
     if problems:
         raise ConfigError(problems)
-    used = {*domains, *targets, *ignored}
+    used = {*domains, *targets, *ignored, *skipped}
     unused = [name for table in ([left] if one_file else [left, right]) for name in free[id(table)] if name not in used]
     notes = [joined] if joined else []
     if unused:
         names = [name or "(one without a name)" for name in dict.fromkeys(unused)]
         notes.append(f"columns that are neither a domain nor a loss are ignored: {listed(names)}")
+    if fill:
+        notes.append(
+            f"taken for domains although bookkeeping has such names: {listed(fill)}; with them the shares sum to 1"
+        )
+    if no_domains := [name for name in skipped if not one_file or name not in {*targets, *ignored}]:
+        notes.append(
+            f"not taken for domains, bookkeeping by their names: {listed(no_domains)}. Name them with --domains if "
+            "they are meant"
+        )
     if ignored:
         notes.append(f"not taken for losses: {_with_reasons(ignored)}. Name them with --targets if they are meant")
     return Columns(id_column, tuple(domains), tuple(targets), tuple(skipped), tuple(notes))
@@ -120,6 +134,29 @@ def _id_column(left: RunTable, right: RunTable, choice: ColumnChoice) -> tuple[t
         for table in ([left] if left is right else [left, right])
         if choice.id_column not in table.columns
     ]
+
+
+def _that_fill(table: RunTable, names: Sequence[str]) -> list[str]:
+    """Of columns with the names of bookkeeping those that are domains by what they hold: shares that the others leave
+    out of 1. Such a column brings the sums of the rows nearer to 1 by at least half of what it holds."""
+    cells = {name: np.array([parsed(table, row, name, []) for row in range(table.rows)]) for name in names}
+    left_out = 1.0 - sum((cells[name] for name in names if not is_bookkeeping(name)), np.zeros(table.rows))
+    known = np.isfinite(left_out)
+    may = [name for name in names if is_bookkeeping(name) and _are_shares(cells[name][known])]
+    found: list[str] = []
+    while may:
+        gain = {name: float((np.abs(left_out) - np.abs(left_out - cells[name]))[known].mean()) for name in may}
+        best = max(may, key=lambda name: gain[name])
+        if not gain[best] >= 0.5 * float(cells[best][known].mean()):
+            break
+        found.append(best)
+        may.remove(best)
+        left_out = left_out - cells[best]
+    return [name for name in names if name in found]
+
+
+def _are_shares(values: Floats) -> bool:
+    return bool(values.size and ((values >= 0) & (values <= 1)).all() and values.any())
 
 
 def _no_losses(table: RunTable, names: Sequence[str]) -> dict[str, str]:
@@ -179,9 +216,3 @@ def nearest(name: str, names: Sequence[str]) -> str:
     """What a message adds to a name that is not there."""
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f" (there are: {listed(names)})"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

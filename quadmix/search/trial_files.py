@@ -24,9 +24,10 @@ from quadmix.config import LEAST_TRIALS
 from quadmix.errors import ConfigError, InputError
 from quadmix.search.bookkeeping import is_constant
 from quadmix.search.join_column import is_unnamed
+from quadmix.search.listing import listed, listed_faults
 from quadmix.search.result import Trial
 from quadmix.search.run_table import RunTable, parsed, read_table
-from quadmix.search.trial_columns import LOSS, SHARE, ColumnChoice, Columns, columns_of, listed, nearest, short_name
+from quadmix.search.trial_columns import LOSS, SHARE, ColumnChoice, Columns, columns_of, nearest, short_name
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +36,6 @@ ID = "trial"
 _RUN = "run"  # what an id column is called that has no name of its own
 SUM_TOLERANCE = 0.01
 _EXACT = 1e-9  # sums nearer to 1 than this are not worth a word
-_SHOWN = 20  # problems of one kind that a message lists
 
 # pairs of files that a directory may hold: ours, Olmix's, those of `search ask`
 _PAIRS = ((MIXTURES_FILE, LOSSES_FILE), ("ratios.csv", "metrics.csv"), ("trials.csv", "losses.csv"))
@@ -124,7 +124,7 @@ def _that_vary(losses: Floats, columns: Columns, table: RunTable, asked: set[str
     named = [place for place in constant if {columns.targets[place], short_name(columns.targets[place], LOSS)} & asked]
     if not constant:
         return list(range(losses.shape[1])), []
-    said = ", ".join(f"{columns.targets[place]} ({losses[0, place]:g})" for place in constant[:_SHOWN])
+    said = listed([f"{columns.targets[place]} ({losses[0, place]:g})" for place in constant])
     if named or len(constant) == losses.shape[1]:
         raise ConfigError(
             f"{table.path.name}: the same in all {len(losses)} finished runs: {said}. Nothing can be fitted to that; "
@@ -179,7 +179,7 @@ def _join(left: RunTable, right: RunTable, column: str | None) -> list[int]:
                 faults.append(f"{table.at(row, column)}: id {key!r} is there already, in {table.places[place[key]]}")
             else:
                 place[key] = row
-        problems += _few(faults)
+        problems += listed_faults(faults)
         places.append(place)
     if left is not right:
         first, second = places
@@ -188,7 +188,7 @@ def _join(left: RunTable, right: RunTable, column: str | None) -> list[int]:
             (right, second, first, f"has no mixture in {left.path.name}"),
         ):
             faults = [f"{table.at(row, column)}: id {key!r} {lacks}" for key, row in mine.items() if key not in other]
-            problems += _few(faults)
+            problems += listed_faults(faults)
     if problems:
         raise InputError("\n".join(problems))
     return [places[-1][key] for key in left.ids(column)]
@@ -227,13 +227,8 @@ def _values(left: RunTable, right: RunTable, columns: Columns, joined: Sequence[
                 f"(domains: {listed(columns.domains)}{skipped})"
             )
     if faults or sums:
-        raise InputError("\n".join(_few(faults) + _few(sums)))
+        raise InputError("\n".join(listed_faults(faults) + listed_faults(sums)))
     return _Values(shares, losses, failed)
-
-
-def _few(faults: Sequence[str]) -> list[str]:
-    more = [f"... and {len(faults) - _SHOWN} more of this kind"] if len(faults) > _SHOWN else []
-    return [*faults[:_SHOWN], *more]
 
 
 def read_named_numbers(path: Path, wanted: Mapping[str, str], what: str) -> dict[str, float]:
@@ -266,5 +261,5 @@ def read_named_numbers(path: Path, wanted: Mapping[str, str], what: str) -> dict
     if not faults and not sum(found.values()) > 0:
         faults.append(f"{path.name}: all numbers are 0")
     if faults:
-        raise InputError("\n".join(_few(faults)))
+        raise InputError("\n".join(listed_faults(faults)))
     return {domain: found[domain] for domain in wanted}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from quadmix.errors import ConfigError, InputError
 from quadmix.search.constraints import Bound, Kind
 from quadmix.search.domain_weights import Repetition
+from quadmix.search.listing import listed
 from quadmix.search.share_bounds import ShareBounds
 from quadmix.search.trial_columns import matching
 from quadmix.search.trial_files import Swarm, read_named_numbers
@@ -21,7 +22,6 @@ Floats = NDArray[np.float64]
 Shares = tuple[tuple[str, float], ...]
 
 MAX_COPIES = 4.0
-_NAMED = 40  # names that one line of the log lists
 
 
 class Asked(Protocol):
@@ -88,14 +88,8 @@ def ground_of(asked: Asked, swarm: Swarm) -> Ground:
         )
     prior = prior / prior.sum()
     none = [name for name, share in zip(swarm.domains, most, strict=True) if share == 0]
-    notes = (f"domains without tokens have share 0 in every proposal: {few(none)}",) if none else ()
+    notes = (f"domains without tokens have share 0 in every proposal: {listed(none)}",) if none else ()
     return Ground(swarm.domains, prior, source, limit, _within(asked, swarm.domains, most, prior), notes)
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _within(asked: Asked, domains: tuple[str, ...], most: Floats, prior: Floats) -> ShareBounds | None:

@@ -25,6 +25,7 @@ from quadmix.search.constraints import Kind
 from quadmix.search.cross_validation import cross_validate
 from quadmix.search.domain_weights import propose_weights
 from quadmix.search.joint_intervals import intervals_by_name
+from quadmix.search.listing import listed
 from quadmix.search.objective import Objective
 from quadmix.search.regressors import PRESETS, REGRESSORS, fit_targets, require_regressor
 from quadmix.search.result import JOINT
@@ -35,7 +36,7 @@ from quadmix.search.trial_files import (
     swarm_files,
     table_csv,
 )
-from quadmix.stages.foreign_limits import Shares, few, ground_of
+from quadmix.stages.foreign_limits import Shares, ground_of
 
 RESULT_FILE, WEIGHTS_FILE = "trials_search.json", "domain_weights.csv"
 VERSION = 1
@@ -131,7 +132,8 @@ class TrialsSearch:
 
     @property
     def _is_mine(self) -> bool:
-        """Whether the directory is a search's own, also one whose second file was never written."""
+        """Whether a search may write here: its result is there, whatever was put beside it, or nothing but the file
+        that it writes before its result. Only these two files are written over."""
         names = {path.name for path in self.out.iterdir()}
         return RESULT_FILE in names or names <= {RESULT_FILE, WEIGHTS_FILE}
 
@@ -156,7 +158,7 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
         f"trials: {len(swarm.ids)} runs, {len(swarm.domains)} domains, {len(swarm.targets)} metrics; "
         f"prior: {ground.prior_from}"
     )
-    progress.say(f"trials: runs by {swarm.id_column!r}; columns taken as losses: {few(swarm.targets)}")
+    progress.say(f"trials: runs by {swarm.id_column!r}; columns taken as losses: {listed(swarm.targets)}")
     losses = swarm.losses * sign
     objective = Objective(dict(zip(swarm.targets, factor.tolist(), strict=True)))
     columns = [f"share:{domain}" for domain in swarm.domains]

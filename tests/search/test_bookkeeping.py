@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from quadmix.errors import ConfigError
+from quadmix.errors import ConfigError, InputError
 from quadmix.search.bookkeeping import is_bookkeeping
 from quadmix.search.trial_columns import ColumnChoice
 from quadmix.search.trial_files import Swarm, read_swarm
@@ -85,12 +86,48 @@ def test_a_constant_loss_is_refused_where_it_was_named_and_left_out_where_not(tm
     assert (swarm.targets, swarm.failed) == (("math",), ("r0",))
 
 
+def swarm_of(folder: Path, header: str, lines: list[str], chosen: ColumnChoice | None = None) -> Swarm:
+    (folder / "m.csv").write_text("\n".join([header, *lines]) + "\n")
+    (folder / "l.csv").write_text("run,math\n" + "".join(f"r{k},{3 + k / 7}\n" for k in range(9)))
+    return read_swarm(folder / "m.csv", folder / "l.csv", chosen or ColumnChoice())
+
+
 def test_a_domain_with_such_a_name_is_missed_out_loud(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text(
-        "run,web,code,time\n" + "".join(f"r{k},{k / 20},0.3,{0.7 - k / 20}\n" for k in range(9))
-    )
-    (tmp_path / "l.csv").write_text("run,math\n" + "".join(f"r{k},{3 + k / 7}\n" for k in range(9)))
-    with pytest.raises(Exception, match="no domains by their names: time, see --domains"):
-        read_swarm(tmp_path / "m.csv", tmp_path / "l.csv", ColumnChoice())
+    header, lines = "run,web,code,time", [f"r{k},{k / 20},0.3,{70 - 5 * k}" for k in range(9)]  # in percent
+    with pytest.raises(InputError, match="no domains by their names: time, see --domains"):
+        swarm_of(tmp_path, header, lines)
+    lines = [f"r{k},{k / 20},{1 - k / 20},0.5" for k in range(9)]
+    swarm = swarm_of(tmp_path, header, lines)
+    assert swarm.domains == ("web", "code")
+    assert "not taken for domains, bookkeeping by their names: time. Name them with --domains" in swarm.notes[0]
+    lines = [f"r{k},{k / 20},0.3,{0.7 - k / 20}" for k in range(9)]
     chosen = ColumnChoice(domains=("web", "code", "time"))
-    assert read_swarm(tmp_path / "m.csv", tmp_path / "l.csv", chosen).domains == ("web", "code", "time")
+    assert swarm_of(tmp_path, header, lines, chosen).domains == ("web", "code", "time")
+
+
+@pytest.mark.parametrize("names", [("documents", "nodes"), ("time", "rank"), ("tokens", "samples")])
+@pytest.mark.parametrize("digits", [17, 4])
+def test_shares_that_the_others_leave_out_of_1_are_domains_whatever_their_name(
+    tmp_path: Path, names: tuple[str, str], digits: int
+) -> None:
+    """Less than 1 % each: without them the sums would pass for rounding."""
+    lines, shares = [], []
+    for k in range(9):
+        small = [round(0.002 + k / 3000, digits), round(0.004 - k / 5000, digits)]
+        web = round(k / 21, digits)
+        shares.append([web, round(1 - web - sum(small), digits), *small])
+        lines.append(",".join([f"r{k}", *map(str, shares[-1]), "0.0003", "7", str(k), "0"]))
+    swarm = swarm_of(tmp_path, f"run,web,code,{names[0]},{names[1]},lr,seed,step,status", lines)
+    assert swarm.domains == ("web", "code", *names)
+    assert swarm.shares == pytest.approx(np.array(shares), abs=1e-12)
+    assert f"although bookkeeping has such names: {names[0]}, {names[1]}; with them" in swarm.notes[0]
+    assert "by their names: lr, seed, step, status." in swarm.notes[1]
+
+
+def test_a_rate_beside_shares_that_were_rounded_is_no_domain(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    lines = []
+    for k in range(9):
+        web, code, law = rng.dirichlet(np.ones(3)).round(3)
+        lines.append(f"r{k},{web},{code},{law},{rng.choice([3e-4, 1e-3])}")
+    assert swarm_of(tmp_path, "run,web,code,law,lr", lines).domains == ("web", "code", "law")

@@ -65,7 +65,7 @@ def test_row_numbers_join_only_where_nothing_else_names_a_run_and_the_log_says_s
     with pytest.raises(ConfigError, match=r"'run_id'.*'run'.*would be a guess.*--id-column"):
         pair(tmp_path, f"{column},run_id,web,code", f"{column},run,math")
     (tmp_path / "metrics.csv").write_text(f"{column},math\n" + "".join(f"{row},{row / 3}\n" for row in range(9)))
-    with pytest.raises(ConfigError, match="'run_id'.*would be a guess"):
+    with pytest.raises(ConfigError, match=r"'run_id'.*would be a guess"):
         read_swarm(tmp_path / "ratios.csv", tmp_path / "metrics.csv", ColumnChoice())
 
 
