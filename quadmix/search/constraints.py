@@ -95,6 +95,19 @@ def _no_domain(name: str, domains: Sequence[str]) -> str:
     return f"no domain of the pool has this name; the nearest is {close[0]!r} (it has {', '.join(sorted(domains))})"
 
 
+def ends(bounds: Sequence[Bound], domains: Sequence[str]) -> tuple[Floats, Floats]:
+    """(n_domains,) the highest floor of each domain, 0 without one, and its lowest ceiling, inf without one."""
+    low, high = np.zeros(len(domains)), np.full(len(domains), np.inf)
+    place = {name: index for index, name in enumerate(domains)}
+    for bound in bounds:
+        at = place[bound.domain]
+        if bound.is_floor:
+            low[at] = max(low[at], bound.tokens)
+        if bound.is_ceiling:
+            high[at] = min(high[at], bound.tokens)
+    return low, high
+
+
 @dataclass(frozen=True)
 class Limits:
     """What screening needs, in the order of the pool's domains. low, high: (n_domains,) tokens, high inf where free;
@@ -107,14 +120,7 @@ class Limits:
 
     @staticmethod
     def of(bounds: Sequence[Bound], domains: Sequence[str], domain_tokens: NDArray[np.int64], kl: float) -> Limits:
-        low, high = np.zeros(len(domains)), np.full(len(domains), np.inf)
-        place = {name: index for index, name in enumerate(domains)}
-        for bound in bounds:
-            at = place[bound.domain]
-            if bound.is_floor:
-                low[at] = max(low[at], bound.tokens)
-            if bound.is_ceiling:
-                high[at] = min(high[at], bound.tokens)
+        low, high = ends(bounds, domains)
         return Limits(low, high, domain_tokens / domain_tokens.sum(), kl)
 
     @property
@@ -127,12 +133,15 @@ class Limits:
         return np.asarray(((tokens < self.low - slack) | (tokens > self.high + slack)).any(axis=1))
 
     def penalty(self, share: Floats) -> Floats:
-        """(k,) kl * KL(share || natural), nats; 0 log 0 is 0. share: (k, n_domains)."""
+        """(k,) kl * KL(share || natural), nats; 0 log 0 is 0, and a share where the natural one is 0 makes it infinite
+        unless it is rounding's. share: (k, n_domains), rows summing to 1."""
         if self.kl == 0.0:
             return np.zeros(len(share))
         held = (share > 0) & (self.natural > 0)
         ratio = np.where(held, share, 1.0) / np.where(held, self.natural, 1.0)
-        return np.asarray(self.kl * np.where(held, share * np.log(ratio), 0.0).sum(axis=1))
+        divergence = np.maximum(np.where(held, share * np.log(ratio), 0.0).sum(axis=1), 0.0)
+        outside = ((share > _EXACT) & (self.natural == 0)).any(axis=1)
+        return np.asarray(self.kl * np.where(outside, np.inf, divergence))
 
 
 def limits_of(

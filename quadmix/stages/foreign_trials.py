@@ -199,7 +199,9 @@ def search_from_trials(asked: TrialsSearch, progress: Progress) -> dict[str, Any
             found["within_cap"] = bool((weights <= limit.cap * (1 + 1e-9)).all())
         if within is not None:
             found["breaks"] = within.broken(weights)
-            found["kl_penalty"] = float(within.penalty(weights[None])[0])
+            penalty = float(within.penalty(weights[None])[0])
+            # a run may have read a domain that the prior has not: infinitely far from it, and JSON has no infinity
+            found["kl_penalty"] = penalty if math.isfinite(penalty) else None
         return found
 
     def sure(weights: Floats) -> dict[str, list[float]]:

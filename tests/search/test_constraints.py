@@ -209,6 +209,21 @@ def test_the_penalty_is_the_divergence_from_the_natural_mixture() -> None:
     assert not limits.bounded
 
 
+def test_a_penalty_is_never_negative_and_infinite_off_the_natural_mixture() -> None:
+    limits = Limits.of([], NAMES, np.array([10, 0, 30, 60]), 0.05)
+    rng = np.random.default_rng(0)
+    share = rng.dirichlet(np.ones(4), 500)
+    assert np.isposinf(limits.penalty(share)).all()
+    share[:, 1] = 0.0
+    share /= share.sum(axis=1, keepdims=True)
+    share[0] = [0.1, 0.0, 0.3, 0.6]
+    share[1] = [0.1, 1e-17, 0.3, 0.6 - 1e-12]
+    found = limits.penalty(share)
+    assert (found >= 0).all()
+    assert np.isfinite(found).all()
+    assert found[:2] == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
 def test_violations_name_the_bound_and_what_the_mixture_has() -> None:
     bounds = bounds_of(
         ConstraintsConfig(min_share={"a": 0.3}, max_repeats={"b": 2.0}), ("a", "b"), np.array([100, 10]), 100

@@ -17,11 +17,11 @@ PRIOR = np.array([0.4, 0.3, 0.2, 0.1])
 FREE = np.ones(4)
 
 
-def bounds(kl: float = 0.0, most: np.ndarray = FREE, **asked: float) -> ShareBounds:
+def bounds(kl: float = 0.0, most: np.ndarray = FREE, prior: np.ndarray = PRIOR, **asked: float) -> ShareBounds:
     """`bounds(min_a=0.1)`"""
     kinds: dict[str, Kind] = {"min": "min_share", "max": "max_share", "fixed": "fixed_share"}
     made = [Bound(kinds[key[:-2]], key[-1], share, share) for key, share in asked.items()]
-    return ShareBounds.of(made, DOMAINS, most, PRIOR, kl)
+    return ShareBounds.of(made, DOMAINS, most, prior, kl)
 
 
 def test_a_candidate_becomes_the_closest_mixture_within_the_bounds() -> None:
@@ -91,3 +91,33 @@ def test_the_pull_is_the_divergence_from_the_prior() -> None:
     assert bounds(kl=0.5).penalty(np.stack([PRIOR, other])) == pytest.approx(
         [0.0, 0.5 * float(np.sum(other * np.log(other / PRIOR)))]
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"min_d": 0.1}, "--min-share d=0.1: the prior of 'd' is 0"),
+        ({"fixed_d": 0.2, "max_a": 0.5}, "--fixed-share d=0.2: the prior of 'd' is 0"),
+        ({"max_a": 0.2, "max_b": 0.2, "max_c": 0.2}, "can be 0.6 of the mixture at most, wanted 1; the others (d)"),
+    ],
+)
+def test_what_the_prior_has_not_cannot_be_asked_for_together_with_a_pull(asked: dict[str, float], said: str) -> None:
+    prior = np.array([0.5, 0.3, 0.2, 0.0])
+    with pytest.raises(BudgetError) as refused:
+        bounds(0.1, prior=prior, **asked)
+    assert said in str(refused.value)
+    assert "--kl" in str(refused.value)
+    assert "--prior" in str(refused.value)
+    bounds(0.0, prior=prior, **asked)
+    within = bounds(0.1, prior=prior, max_a=0.2)
+    kept = within.keep(np.array([[1.0, 0.0, 0.0, 0.0], [0.1, 0.5, 0.4, 0.0]]))  # the first is filled with others
+    assert kept[:, 3].tolist() == [0.0, 0.0]
+    assert np.isfinite(within.penalty(kept)).all()
+
+
+def test_a_floor_on_a_domain_without_tokens_is_told_from_one_that_is_too_high() -> None:
+    with pytest.raises(BudgetError) as refused:
+        bounds(most=np.array([1.0, 1.0, 1.0, 0.0]), min_d=0.1)
+    assert "--min-share d=0.1: 'd' has 0 tokens in --domain-tokens" in str(refused.value)
+    assert "--max-copies" not in str(refused.value)
+    assert "--budget" not in str(refused.value)

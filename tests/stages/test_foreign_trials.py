@@ -141,6 +141,24 @@ def test_a_domain_without_tokens_has_share_0_and_its_repeats_are_no_number(tmp_p
     assert not (tmp_path / "new").exists()
 
 
+def test_a_pull_towards_a_prior_of_0_is_refused_or_said_to_be_no_number(tmp_path: Path) -> None:
+    files, prior = swarm(tmp_path), tmp_path / "prior.csv"
+    prior.write_text("domain,share\nlaw,0.6\nmath,0\nweb,0.4\n")
+    command = ("search", "--from-trials", *files, "--targets", "loss", "--prior", prior, "--kl", "0.1", *FAST)
+    done = quadmix(*command, "--out", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    by_origin = {row["origin"]: row for row in done.json["proposals"]}
+    assert by_origin["best_observed"]["weights"]["math"] > 0
+    assert by_origin["best_observed"]["kl_penalty"] is None
+    for origin in ("average", "argmin", "prior"):
+        assert by_origin[origin]["weights"]["math"] == 0
+        assert by_origin[origin]["kl_penalty"] >= 0
+    refused = quadmix(*command, "--min-share", "math=0.2", "--out", tmp_path / "new")
+    assert refused.code == 2
+    assert "--min-share math=0.2: the prior of 'math' is 0" in refused.err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     "flags", [("--max-copies", "inf"), ("--max-copies", "x"), ("--objective", "loss=nan"), ("--objective", "loss=inf")]
 )
