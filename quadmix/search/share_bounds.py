@@ -40,8 +40,8 @@ class ShareBounds:
         """most: (n_domains,) share that each domain can have whatever is asked, by its tokens and the cap on repeats;
         prior: (n_domains,) summing to 1; kl: weight of KL(share || prior), nats.
 
-        Raises BudgetError where no mixture keeps all bounds, with the smallest set of them that conflicts, or where kl is
-        above 0 and each that does is infinitely far from the prior.
+        Raises BudgetError where no mixture keeps all bounds, with the smallest set of them that conflicts, or where kl
+        is above 0 and each that does is infinitely far from the prior.
         """
         found = conflict(bounds, dict(zip(domains, most.tolist(), strict=True)), 1)
         if found is not None:
