@@ -14,7 +14,7 @@ from quadmix.core.param_space import draw_cube, params_from_cube
 from quadmix.hashing import seed_for
 from quadmix.search.features import FeatureSet, Mixtures
 from quadmix.search.proposals import average
-from quadmix.search.regressors import fit_targets
+from quadmix.search.regressors import fit_screening, fit_targets
 from quadmix.search.rounds import NextRound, Tried, round_sizes
 from quadmix.search.screening import screen
 
@@ -49,12 +49,12 @@ def propose(
         models = fit_targets(["t"], known, losses, kind, "regmix", columns.names, calibrate=False)
         guess = models.predict(columns.matrix(trials.mixtures, params_from_cube(space, cube)))[:, 0]
     else:
-        known = problem.cheap.matrix(trials.mixtures, own)
-        cheap = fit_targets(["t"], known, losses, kind, columns=problem.cheap.names, calibrate=False)
-        cube = cube[np.argsort(cheap.predict(features)[:, 0], kind="stable")[:FINALISTS]]
         full = problem.full if counted is None else replace(problem.full, counted=("t",))
         known = full.matrix(_told(trials.mixtures, counted), own)
         models = fit_targets(["t"], known, losses, kind, columns=full.names, calibrate=False)
+        seen = problem.cheap.matrix(trials.mixtures, own)
+        cheap = fit_screening(["t"], seen, losses, kind, "small", problem.cheap.names, models)
+        cube = cube[np.argsort(cheap.predict(features)[:, 0], kind="stable")[:FINALISTS]]
         mixtures = _told(problem.mixtures(cube), counted)
         guess = models.predict(full.matrix(mixtures, params_from_cube(space, cube)))[:, 0]
     point = average(cube, guess, TOP)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SHARE = "share:"
+REPEATS = "repeats:"
 COUNTED = "counted:"
 SMALLEST_SHARE = 1e-3
 
@@ -22,6 +23,11 @@ SMALLEST_SHARE = 1e-3
 def share_mask(columns: Sequence[str]) -> NDArray[np.bool_]:
     """(f,) which columns are token shares of domains."""
     return np.array([name.startswith(SHARE) for name in columns], dtype=bool)
+
+
+def without_qualities(columns: Sequence[str]) -> bool:
+    """Whether the features are shares and what follows from them, repeats, alone."""
+    return all(name.startswith((SHARE, REPEATS)) for name in columns)
 
 
 def by_rows(values: Floats) -> Floats:

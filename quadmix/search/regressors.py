@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from quadmix.errors import EnvironmentFault
 from quadmix.one_thread import one_blas_thread
 from quadmix.search.beside_counts import BesideCounts, split_columns
-from quadmix.search.columns import COUNTED, by_rows, check_columns, share_mask
+from quadmix.search.columns import COUNTED, by_rows, check_columns, share_mask, without_qualities
 from quadmix.search.estimator import Estimator
 from quadmix.search.gaussian_process import GaussianProcess
 from quadmix.search.intervals import Calibration, JointCalibration
@@ -100,7 +100,7 @@ MODELS: Mapping[str, Callable[[str, tuple[str, ...], NoisePrior | None], Model]]
     "lightgbm": lambda preset, columns, noise: LightGBMRegressor(preset),
     "log_linear": lambda preset, columns, noise: LogLinearLaw(columns),
 }
-# what a kind is made of; `auto` leaves out the log-linear law where there are no shares among the features
+# what a kind is made of; `auto` leaves out the log-linear law where it would not see all that matters
 REGRESSORS: Mapping[str, tuple[str, ...]] = {**{name: (name,) for name in MODELS}, "auto": tuple(MODELS)}
 
 
@@ -122,11 +122,13 @@ def make_regressor(
     if preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}; wanted one of {', '.join(sorted(PRESETS))}")
     members = REGRESSORS[kind]
-    if "log_linear" in members and not share_mask(columns).any():
-        if kind == "log_linear":
-            raise ValueError(f"a log-linear law needs columns named `share:DOMAIN` and found {list(columns)[:6]}")
-        members = tuple(name for name in members if name != "log_linear")
     own, counted = split_columns(columns)
+    if kind == "log_linear" and not share_mask(own).any():
+        raise ValueError(f"a log-linear law needs columns named `share:DOMAIN` and found {list(columns)[:6]}")
+    if kind == "auto" and not (share_mask(own).any() and (counted or without_qualities(own))):
+        # random trials differ mostly in shares, so a law of shares alone may err least on them and yet say nothing of
+        # qualities, by which proposals are found; counted losses tell of those
+        members = tuple(name for name in members if name != "log_linear")
     make = partial(_model, preset=preset, columns=own, noise=noise)
     candidates: dict[str, Callable[[], Model]] = {name: partial(make, name) for name in members}
     if counted:

@@ -68,7 +68,7 @@ from quadmix.stages.swarm import Outcome, ProxyJob, run_jobs
 from quadmix.stages.warm_starting import DOMAINS_FILE, RESULT_FILE, domain_facts, earlier_trials, sources
 
 STAGE = "search"
-_RULES = 2  # raised where the same trials would give another proposal than before
+_RULES = 3  # raised where the same trials would give another proposal than before
 _SHOWN_FAILURES = 3
 
 Floats = NDArray[np.float64]

@@ -213,3 +213,21 @@ def test_scores_agree_with_scipy_on_ties() -> None:
     a, b = rng.integers(0, 6, 200).astype(float), rng.integers(0, 5, 200).astype(float)
     assert scores(a, a + b).spearman == pytest.approx(spearmanr(a, a + b)[0])
     assert scores(a, np.zeros(200)).spearman == 0.0
+
+
+@pytest.mark.parametrize(
+    ("columns", "counted", "law"),
+    [
+        (["share:a", "share:b"], [], True),
+        (["share:a", "share:b", "repeats:a", "repeats:b"], [], True),
+        (["share:a", "share:b", "quality:x", "lift:a:x"], [], False),
+        (["share:a", "share:b", "quality:x", "lift:a:x"], ["counted:t"], True),
+        (["cutoff:a", "cutoff:b"], ["counted:t"], False),
+    ],
+)
+def test_auto_asks_a_law_of_shares_only_where_shares_or_counts_tell_all(
+    columns: list[str], counted: list[str], law: bool
+) -> None:
+    made = make_regressor("auto", columns=[*columns, *counted], target="t")
+    assert ("log_linear" in made.candidates) == law
+    assert {"gaussian_process", "lightgbm"} <= set(made.candidates)
