@@ -26,8 +26,10 @@ Floats = NDArray[np.float64]
 def project(tokens: Floats, low: Floats, high: Floats, total: float) -> Floats:
     """(k, n_domains) the closest tokens within [low, high] that sum to `total`; NaN rows where there are none.
 
-    tokens: (k, n_domains) >= 0; low, high: the same shape, 0 <= low, finite. A domain without tokens stays at `low`.
+    tokens: (k, n_domains) >= 0; low, high: the same shape, 0 <= low, finite. A domain without tokens stays at `low`;
+    so does one with less than 1e-200 of the row's largest, which no factor would bring into reach.
     """
+    tokens = np.where(tokens > _NOTHING * tokens.max(axis=1, keepdims=True), tokens, 0.0)
     high = np.where(tokens > 0, high, low)
     possible = (low <= high).all(axis=1) & (_sum(low) <= total * _ABOVE) & (_sum(high) >= total * _BELOW)
     safe = np.where(tokens > 0, tokens, 1.0)
@@ -120,6 +122,7 @@ def with_quotas(
 
 _ABOVE, _BELOW = 1.0 + 1e-12, 1.0 - 1e-12
 _STEPS = 60
+_NOTHING = 1e-200
 _UNEVEN = 1e-9  # least over largest tokens of a row, below which sums of slopes lose the least
 
 

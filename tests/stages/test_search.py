@@ -27,7 +27,7 @@ from quadmix.search.result import JOINT, SearchResult
 from quadmix.search.trial_columns import ColumnChoice
 from quadmix.search.trial_files import read_swarm, swarm_files
 from quadmix.stages.annotate import Annotated, annotate
-from quadmix.stages.records import current
+from quadmix.stages.records import current, stage_directory
 from quadmix.stages.search import search
 from quadmix.stages.swarm import TrainJobs
 from quadmix.stages.warm_starting import Source, earlier_trials
@@ -423,13 +423,13 @@ if __name__ == "__main__":
 
 
 def test_trials_of_a_pool_before_a_domain_came_or_went(folder: Path, finished: SearchResult, tmp_path: Path) -> None:
-    found = next((folder / "whole" / "stages").glob("search-*"))
     record = current(folder / "whole", "search")
     assert record is not None
+    found = stage_directory(folder / "whole", "search", record.fingerprint)
     facts = json.loads((found / "domains.json").read_bytes())
     first, *others = facts["domains"]
-    used = [trial for trial in finished.trials if trial.losses]
     source = Source("before", found, record)
+    used = [trial for trial in source.result().trials if trial.losses]
     # the pool has one domain more than the earlier one had
     wider = {**facts, "domains": {**facts["domains"], "new": facts["domains"][first]}}
     said = io.StringIO()
