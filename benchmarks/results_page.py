@@ -357,8 +357,8 @@ def _method(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         "of comparisons. One rule of the search as shipped was found here: before counted losses were believed nat for "
         "nat at most, `quadmix` was number 5 of these 14 at full scale (2.869 ± 0.022; see "
         "[decisions.md](decisions.md)), so its place under seed 7 owes something to this corpus. Seed 8 was run once "
-        "that rule stood. `auto` of the two variants without counts still had the log-linear law in both, which a search "
-        "without counts leaves out by now."
+        "that rule stood. `auto` of the two variants without counts still had the log-linear law in both, which a "
+        "search without counts leaves out by now."
     )
     yield ""
     yield "## Run it"
