@@ -33,6 +33,19 @@ _DRAWN = 0.005
 
 
 @dataclass(frozen=True)
+class ScreenAgain:
+    """How a search screened its candidates, to do it again under other limits. top: how many of the best are averaged;
+    around: points of the cube that the candidates were drawn around."""
+
+    engine: Engine
+    models: SharedModels
+    seed: int
+    candidates: int
+    top: int
+    around: Floats | None = None
+
+
+@dataclass(frozen=True)
 class Constraints:
     """The constraints of one search over one pool."""
 
@@ -92,40 +105,19 @@ class Constraints:
         return [bound for bound in self.bounds if bound.holds_tight(share[bound.domain] * budget, budget)]
 
     def facts(
-        self,
-        engine: Engine,
-        proposal: Proposal,
-        screened: Sequence[Screened],
-        models: SharedModels,
-        seed: int,
-        candidates: int,
-        top: int,
-        around: Floats | None = None,
+        self, again: ScreenAgain, proposal: Proposal, screened: Sequence[Screened]
     ) -> tuple[list[ConstraintFact], str]:
         """Every constraint of the proposal with its price, and how that was found.
 
-        screened: what the candidates gave under all constraints; top: how many of the best are averaged; around: points
-        of the cube that the candidates were drawn around.
+        screened: what the candidates gave under all constraints.
         """
         if not self.bounds:
             return [], ""
         budget = self.mixture.budget
         tight = self.binding(proposal.mixture.share)
-        relaxed = tuple(
-            ScreenChunk(
-                self.space, self.mixture, self.domain_tokens, seed, top, models, self._limits_without(bound),
-                around=around,
-            )
-            for bound in tight
-        )  # fmt: skip
-        items = [(which, *item) for which in range(len(relaxed)) for item in chunks(candidates)]
-        task = _ScreenRelaxed(relaxed)
-        parts: list[list[Screened]] = [[] for _ in relaxed]
-        if items:
-            for position, part in engine.map(task, items, label="search: pricing constraints"):
-                parts[items[position][0]].append(part)
-        base = _best(screened, top)
-        prices = {bound.name: base - _best(part, top) for bound, part in zip(tight, parts, strict=True)}
+        parts = self._screened(again, [self._limits_without(bound) for bound in tight])
+        base = _best(screened, again.top)
+        prices = {bound.name: base - _best(part, again.top) for bound, part in zip(tight, parts, strict=True)}
         found = [
             ConstraintFact(
                 name=bound.name,
@@ -139,39 +131,41 @@ class Constraints:
             for bound in self.bounds
         ]
         how = (
-            f"all {candidates:,} candidates screened again with one constraint given way by 1 percentage point of the "
-            f"budget ({_STEP * budget:,.0f} tokens), the others as they are; the price is the fall of the mean "
-            f"predicted objective of the best {top}, by the models that screen (shares and repeats). The predictor is "
-            "not linear: a price holds for that step"
+            f"all {again.candidates:,} candidates screened again with one constraint given way by 1 percentage point "
+            f"of the budget ({_STEP * budget:,.0f} tokens), the others as they are; the price is the fall of the mean "
+            f"predicted objective of the best {again.top}, by the models that screen (shares and repeats). The "
+            "predictor is not linear: a price holds for that step"
         )
         return found, how
 
-    def kl_fact(
-        self,
-        engine: Engine,
-        proposal: Proposal,
-        screened: Sequence[Screened],
-        models: SharedModels,
-        seed: int,
-        candidates: int,
-        top: int,
-        around: Floats | None = None,
-    ) -> KlFact | None:
+    def kl_fact(self, again: ScreenAgain, proposal: Proposal, screened: Sequence[Screened]) -> KlFact | None:
         """What the penalty for shares far from the natural ones costs: all candidates screened again without it.
-        Arguments are those of `facts`."""
+        screened: what they gave with it."""
         if self.limits.kl == 0.0:
             return None
-        free = ScreenChunk(
-            self.space, self.mixture, self.domain_tokens, seed, top, models, replace(self.limits, kl=0.0),
-            around=around,
-        )  # fmt: skip
-        parts = [part for _, part in engine.map(free, chunks(candidates), label="search: pricing constraints")]
+        (parts,) = self._screened(again, [replace(self.limits, kl=0.0)])
         share = np.array([[proposal.mixture.share[name] for name in self.domains]])
         penalty = float(self.limits.penalty(share)[0])
         price = None
         if any(part.rows.size for part in screened):
-            price = _best(screened, top, with_penalty=False) - _best(parts, top)
+            price = _best(screened, again.top, with_penalty=False) - _best(parts, again.top)
         return KlFact(self.limits.kl, penalty / self.limits.kl, penalty, price)
+
+    def _screened(self, again: ScreenAgain, limits: Sequence[Limits]) -> list[list[Screened]]:
+        """What all candidates give under each of these limits."""
+        relaxed = tuple(
+            ScreenChunk(
+                self.space, self.mixture, self.domain_tokens, again.seed, again.top, again.models, one,
+                around=again.around,
+            )
+            for one in limits
+        )  # fmt: skip
+        items = [(which, *item) for which in range(len(relaxed)) for item in chunks(again.candidates)]
+        parts: list[list[Screened]] = [[] for _ in relaxed]
+        if items:
+            for position, part in again.engine.map(_ScreenRelaxed(relaxed), items, label="search: pricing constraints"):
+                parts[items[position][0]].append(part)
+        return parts
 
     def _limits_without(self, given_way: Bound) -> Limits:
         """All bounds, one of them looser by a step."""

@@ -27,7 +27,7 @@ from quadmix.search.screening import (
     finalists,
     fronts,
 )
-from quadmix.stages.constraining import Constraints
+from quadmix.stages.constraining import Constraints, ScreenAgain
 
 _FINALISTS_PER_TASK = 100
 
@@ -116,18 +116,15 @@ class Proposing:
             finalists=len(chosen),
             averaged=min(settings.average_top, len(chosen)) if found[0].origin == "average" else 1,
         )
-        facts, how = self.constraints.facts(
-            self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top, self.around
-        )
+        again = ScreenAgain(self.engine, shared, self.seed, settings.candidates, settings.average_top, self.around)
+        facts, how = self.constraints.facts(again, found[0], screened)
         for fact in facts:
             if fact.price is not None:
                 self.progress.say(
                     f"{self.speaker}: {fact.name} {fact.value:g} binds ({fact.domain} has {fact.share:.2%}); one "
                     f"percentage point looser, the predicted objective changes by {-fact.price:+.4f} nats"
                 )
-        kl = self.constraints.kl_fact(
-            self.engine, found[0], screened, shared, self.seed, settings.candidates, settings.average_top, self.around
-        )
+        kl = self.constraints.kl_fact(again, found[0], screened)
         if kl is not None and kl.price is not None:
             self.progress.say(
                 f"{self.speaker}: the proposal's shares are {kl.divergence:.3f} nats from the natural ones; without "

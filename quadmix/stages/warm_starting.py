@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,9 @@ class Source:
     directory: Path
     record: StageRecord
 
+    @cached_property
     def result(self) -> SearchResult:
+        """What it found, read once."""
         return SearchResult.from_json((self.directory / RESULT_FILE).read_bytes())
 
 
@@ -115,7 +118,7 @@ def _other_losses(source: Source, parts: Mapping[str, str], targets: Sequence[st
     reasons = [f"another {what}" for part, what in _SAME_PARTS.items() if source.record.parts.get(part) != parts[part]]
     if not (source.directory / DOMAINS_FILE).is_file():
         reasons.append(f"it has no {DOMAINS_FILE}")
-    theirs = source.result().targets
+    theirs = source.result.targets
     if sorted(theirs) != sorted(targets):
         reasons.append(f"its targets are {', '.join(theirs)}")
     return reasons
@@ -132,7 +135,7 @@ def earlier_trials(found: Sequence[Source], facts: bytes, targets: Sequence[str]
     earlier = []
     for source in found:
         match = match_domains(json.loads((source.directory / DOMAINS_FILE).read_bytes()), mine)
-        done = [(one.mixture, one.losses) for one in source.result().trials if one.mixture and one.losses]
+        done = [(one.mixture, one.losses) for one in source.result.trials if one.mixture and one.losses]
         kept = [(match.translated(mixture), losses) for mixture, losses in done if match.holds(mixture)]
         reasons = [*match.refused]
         if not reasons and not kept:

@@ -98,23 +98,25 @@ def test_columns_that_pair_the_rows_differently_are_both_named(tmp_path: Path) -
     assert is_joined_right(read_swarm(*files, ColumnChoice(id_column="run")))
 
 
+def read_with_third_run_called(folder: Path, name: str) -> None:
+    """A pair whose losses' file has another id in the place of run-3."""
+    pair(folder, "index,run,web,code", "index,run,math")
+    metrics = folder / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace("run-3,", f"{name},"))
+    read_swarm(folder / "ratios.csv", metrics, ColumnChoice())
+
+
 def test_a_mistyped_id_is_reported_and_never_made_up_for_by_row_numbers(tmp_path: Path) -> None:
-    pair(tmp_path, "index,run,web,code", "index,run,math")
-    metrics = tmp_path / "metrics.csv"
-    metrics.write_text(metrics.read_text().replace("run-3,", "run-33,"))
     with pytest.raises(InputError, match="'run-33' has no mixture"):
-        read_swarm(tmp_path / "ratios.csv", metrics, ColumnChoice())
+        read_with_third_run_called(tmp_path, "run-33")
 
 
 def test_a_name_that_all_runs_share_joins_nothing_and_a_repeated_id_is_a_fault(tmp_path: Path) -> None:
     swarm = pair(tmp_path, "index,name,web,code", "index,name,math", "swarm", list(range(RUNS)))
     assert swarm.id_column == "index"
     assert is_joined_right(swarm)
-    pair(tmp_path, "index,run,web,code", "index,run,math")
-    metrics = tmp_path / "metrics.csv"
-    metrics.write_text(metrics.read_text().replace("run-3,", "run-4,"))
     with pytest.raises(InputError, match="'run-4' is there already"):
-        read_swarm(tmp_path / "ratios.csv", metrics, ColumnChoice())
+        read_with_third_run_called(tmp_path, "run-4")
 
 
 def test_whole_numbers_under_any_name_join_where_both_files_have_the_same(tmp_path: Path) -> None:

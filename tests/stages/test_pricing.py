@@ -16,7 +16,7 @@ from quadmix.search.features import FeatureSet
 from quadmix.search.objective import Objective
 from quadmix.search.result import ConstraintFact
 from quadmix.search.screening import ScreenChunk, Screened, SearchModels, chunks, finalists
-from quadmix.stages.constraining import Constraints
+from quadmix.stages.constraining import Constraints, ScreenAgain
 from tests.stages.inline_engine import Here, InlineEngine
 
 DOMAINS, CRITERIA = ("a", "b", "c", "d"), ("x",)
@@ -55,7 +55,7 @@ class Searched:
         share = dict(zip(DOMAINS, shares, strict=True))
         proposal = SimpleNamespace(mixture=SimpleNamespace(share=share))
         method = getattr(self.constraints, which)
-        return method(InlineEngine(), proposal, self.screened, self.models, SEED, CANDIDATES, TOP)
+        return method(ScreenAgain(InlineEngine(), self.models, SEED, CANDIDATES, TOP), proposal, self.screened)
 
     def best(self) -> tuple[list[tuple[int, int]], float]:
         """The best candidates, and their mean predicted loss without the penalty."""

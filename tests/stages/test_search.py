@@ -429,7 +429,7 @@ def test_trials_of_a_pool_before_a_domain_came_or_went(folder: Path, finished: S
     facts = json.loads((found / "domains.json").read_bytes())
     first, *others = facts["domains"]
     source = Source("before", found, record)
-    used = [trial for trial in source.result().trials if trial.losses]
+    used = [trial for trial in source.result.trials if trial.losses]
     # the pool has one domain more than the earlier one had
     wider = {**facts, "domains": {**facts["domains"], "new": facts["domains"][first]}}
     said = io.StringIO()
